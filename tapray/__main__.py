@@ -1,0 +1,5 @@
+"""`python -m tapray`."""
+
+from tapray.cli import main
+
+main()

@@ -1,0 +1,177 @@
+"""The command line. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from tapray.errors import UserError
+
+app = typer.Typer(
+    help="Time arrow prediction for live-cell movies: find rare events from a few dozen labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Study = Annotated[Path, typer.Argument(help="Study configuration (YAML).")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; default: the study's own, or runs/NAME.")]
+Force = Annotated[list[str] | None, typer.Option(help="Redo this stage and what follows (repeatable).")]
+Progress = Annotated[str, typer.Option(help="rich, quiet or json (one JSON object a line).")]
+
+
+def main() -> None:
+    """Entry point: a user's fault is one line and exit status 2."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; run the same command again to continue", 130)
+    except Exception as error:
+        if type(error).__module__.startswith("click") or hasattr(error, "format_message"):
+            _fail(getattr(error, "format_message", lambda: str(error))())
+        raise
+
+
+def _fail(message: str, status: int = 2) -> NoReturn:
+    print(f"tapray: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _job(study: Path, out: Path | None, force: list[str] | None, until: str, progress: str) -> None:
+    from tapray.config import load_config
+    from tapray.job import run_job
+
+    run_job(load_config(study, out), until=until, force=force or [], reporter=_reporter(progress))
+
+
+def _reporter(mode: str):  # type: ignore[no-untyped-def]  # the class is imported late
+    from tapray.console import Reporter
+
+    if mode not in ("rich", "quiet", "json"):
+        raise UserError(f"unknown progress mode '{mode}'", where="--progress", todo="use rich, quiet or json")
+    return Reporter(mode)
+
+
+@app.command()
+def run(study: Study, out: Out = None, force: Force = None, progress: Progress = "rich") -> None:
+    """The whole job, stage after stage; continues where it was interrupted."""
+    _job(study, out, force, "report", progress)
+
+
+@app.command()
+def shard(study: Study, out: Out = None, force: Force = None, progress: Progress = "rich") -> None:
+    """Movies into labelled crop pairs, with splits and leakage audit."""
+    _job(study, out, force, "shard", progress)
+
+
+@app.command()
+def pretrain(study: Study, out: Out = None, force: Force = None, progress: Progress = "rich") -> None:
+    """Time arrow pretraining, after sharding."""
+    _job(study, out, force, "pretrain", progress)
+
+
+@app.command()
+def features(study: Study, out: Out = None, force: Force = None, progress: Progress = "rich") -> None:
+    """Dense features of the labelled crops, after pretraining."""
+    _job(study, out, force, "features", progress)
+
+
+@app.command("study")
+def study_(study: Study, out: Out = None, force: Force = None, progress: Progress = "rich") -> None:
+    """Search and final runs over label budgets, heads and initialisations."""
+    _job(study, out, force, "study", progress)
+
+
+@app.command()
+def report(study: Study, out: Out = None, force: Force = None, progress: Progress = "rich") -> None:
+    """Tables, figures and the model, after the study."""
+    _job(study, out, force, "report", progress)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    force: Force = None,
+    progress: Progress = "rich",
+) -> None:
+    """The whole job on simulated movies."""
+    from importlib.resources import as_file, files
+
+    with as_file(files("tapray") / "demo.yaml") as path:
+        _job(path, out, force, "report", progress)
+
+
+@app.command()
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="New folder for the movies and their truth.")],
+    movies: Annotated[int, typer.Option(help="Number of fields of view.")] = 4,
+    frames: Annotated[int, typer.Option(help="Frames of each movie.")] = 60,
+    seed: Annotated[int, typer.Option(help="Same seed, same movies.")] = 0,
+) -> None:
+    """Simulated movies of dividing and dying nuclei, with truth."""
+    from pydantic import ValidationError
+
+    from tapray.config import SimulateConfig, one_line
+    from tapray.data.simulate import write_simulation
+
+    if folder.exists():
+        raise UserError("exists already", where=folder, todo="name a new folder")
+    try:
+        config = SimulateConfig(n_movies=movies, frames=frames, seed=seed)
+    except ValidationError as error:
+        raise UserError(one_line(error)) from None
+    for entry in write_simulation(config, folder):
+        print(entry.path)
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(help="A movie: TIFF stack or folder of frames.")]) -> None:
+    """What is understood of a movie: frames, size, type, bytes, intensities."""
+    from tapray.inspect import describe
+
+    describe(path, _reporter("rich"))
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Model folder, for example runs/demo/model.")],
+    movie: Annotated[Path, typer.Argument(help="TIFF stack or folder of frames.")],
+    out: Annotated[Path, typer.Option(help="Where the table and the probability movie go.")] = Path(
+        "predictions"
+    ),
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Pixels between places; default a quarter crop.")
+    ] = None,
+    progress: Progress = "rich",
+) -> None:
+    """Find events in a movie: calibrated event table (CSV) and probability movie (TIFF)."""
+    from tapray.data.movies import open_movie
+    from tapray.predict import load_model
+    from tapray.predict import predict as run_prediction
+
+    opened = open_movie(movie)
+    run_prediction(load_model(model), opened, out, _reporter(progress), stride)
+
+
+@app.command()
+def ui(
+    runs: Annotated[Path, typer.Argument(help="A run folder, or the folder of runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """MLflow's comparison page on the runs' store."""
+    from tapray.tracking import serve
+
+    store = next((p for p in (runs / "mlflow.db", runs.parent / "mlflow.db") if p.is_file()), None)
+    if store is None:
+        raise UserError("no mlflow.db here", where=runs, todo="give the folder of a finished run")
+    print(f"http://127.0.0.1:{port}")
+    command = serve(f"sqlite:///{store.resolve()}", port)
+    os.execvp(command[0], command)

@@ -1,0 +1,280 @@
+"""The strict configuration of a job, the same for YAML, command line and Python.
+
+Every section refuses unknown keys. This module imports neither torch nor ray, so that
+``tapray --help`` stays quick. Lengths are in pixels, times in frames.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tapray.errors import UserError
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AnnotationKind(StrEnum):
+    """How events are written down; each kind is one reader in ``tapray.data.annotations``."""
+
+    EVENT_MASKS = "event_masks"  # a stack or folder of masks: 1 division, 2 death
+    CTC_TRACKS = "ctc_tracks"  # folder of dense track masks with man_track.txt
+    EVENT_TABLE = "event_table"  # CSV: movie, t, y, x, class, quality[, t_end, radius]
+    DIVISION_TABLE = "division_table"  # CSV of certain/probable divisions of a partly tracked movie
+    TRACK_TABLE = "track_table"  # CSV: id, t, y, x; its steady points are known negatives
+
+
+class Role(StrEnum):
+    """The split a whole movie belongs to when splitting by movie."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class Annotation(Section):
+    kind: AnnotationKind
+    path: Path
+    quality: tuple[str, ...] = ("certain",)  # event qualities that count; others are unknown ground
+    exhaustive: bool | None = None  # every event is annotated; None: what the kind implies
+
+
+class MovieEntry(Section):
+    """One movie, its annotations and, for a split by movie, its role."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.+-]+$")
+    path: Path
+    annotations: tuple[Annotation, ...] = ()
+    role: Role | None = None
+
+
+class SimulateConfig(Section):
+    """Simulated nuclei; see ``tapray.data.simulate`` for what each quantity does."""
+
+    n_movies: int = Field(4, ge=1)
+    frames: int = Field(60, ge=2)
+    height: int = Field(256, ge=32)
+    width: int = Field(256, ge=32)
+    n_nuclei: int = Field(28, ge=1)  # at the first frame of a movie
+    radius: float = Field(7.5, gt=2)  # mean nucleus radius
+    division_rate: float = Field(0.018, ge=0)  # per nucleus and frame
+    death_rate: float = Field(0.006, ge=0)  # per nucleus and frame
+    growth: bool = True  # nuclei grow between divisions; without it time has no direction
+    motion: float = Field(0.8, ge=0)  # standard deviation of the step per frame
+    seed: int = Field(0, ge=0)
+
+
+class CropConfig(Section):
+    """Labelled crop pairs: frames t and t + delta at the same place."""
+
+    size: int = Field(48, ge=8)
+    delta: int = Field(1, ge=1)
+    intensity: Literal["linear", "sqrt"] = "linear"  # applied before the percentiles
+    draw: Literal["sites", "uniform"] = "sites"  # at annotated places, or anywhere (published)
+    crops_per_frame: int = Field(1000, ge=1)  # draw: uniform only
+    area_threshold: int = Field(0, ge=0)  # event pixels a positive crop must exceed (draw: uniform)
+    jitter: int = Field(6, ge=0)  # largest shift of a training crop from its site
+    crops_per_event: int = Field(8, ge=1)  # jittered training crops per event and frame pair
+    max_negatives: int = Field(2000, ge=1)  # known negatives kept per split
+    margin: int = Field(2, ge=0)  # frames around an event that are neither event nor negative
+    classes: Literal[2, 3] = 2  # event or not; or none, division, death
+
+
+class SplitKind(StrEnum):
+    MOVIE = "movie"
+    TIME_BLOCK = "time_block"
+    TILE = "tile"
+    RANDOM_CROP = "random_crop"  # published; leaky
+
+
+class SplitConfig(Section):
+    """Which crops are train, validation and test."""
+
+    kind: SplitKind = SplitKind.MOVIE
+    # time_block: order of the blocks in time; tile: order of the strips along the axis.
+    order: tuple[Role, Role, Role] = (Role.TRAIN, Role.VAL, Role.TEST)
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)  # of train, val, test
+    gap: int | None = Field(None, ge=0)  # frames left out between blocks; None: delta + margin
+    axis: Literal["y", "x"] = "x"  # tile: the strips lie side by side along this axis
+    allow_leak: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sorted(self.order) != sorted(Role):
+            raise ValueError("order must name train, val and test once each")
+        if abs(sum(self.fractions) - 1) > 1e-6 or min(self.fractions) <= 0:
+            raise ValueError("fractions must be positive and sum to 1")
+        return self
+
+
+class SamplerKind(StrEnum):
+    """Where pretraining crops are drawn."""
+
+    UNIFORM = "uniform"
+    FOREGROUND = "foreground"  # rejects empty ground
+    CHANGE = "change"  # favours places where something changes
+
+
+class PretrainConfig(Section):
+    """Time arrow prediction (arXiv 2305.05511, 2411.03924)."""
+
+    preset: str = "unet-12s2"  # a name of tapray.model.backbones
+    size: int = Field(48, ge=16)
+    batch: int = Field(64, ge=2)  # crop pairs a step, over all workers together
+    steps_per_epoch: int = Field(100, ge=1)
+    epochs: int = Field(8, ge=1)
+    sampler: SamplerKind = SamplerKind.CHANGE
+    candidates: int = Field(12, ge=1)  # change: as sharp as the best of so many uniform candidates
+    optimizer: Literal["adam", "adamw"] = "adam"
+    schedule: Literal["one_cycle", "cyclic"] = "one_cycle"  # cyclic: published
+    learning_rate: float = Field(4e-3, gt=0)  # the highest of the schedule
+    weight_decay: float = Field(1e-6, ge=0)
+    decorrelation: float = Field(0.01, ge=0)
+    augment: Literal["none", "light", "paper"] = "light"
+    val_batches: int = Field(8, ge=1)
+    include: tuple[Role, ...] = (Role.TRAIN,)  # splits whose frames are seen; more than train leaks
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class Init(StrEnum):
+    """Where an arm's encoder weights come from and whether they are trained."""
+
+    TAP = "tap"  # pretrained, frozen
+    RANDOM_DEFAULT = "random_default"  # Kaiming convolutions, batch norm at 1 and 0, frozen
+    RANDOM_PAPER = "random_paper"  # published: batch-norm scales from N(0, 1), frozen
+    END_TO_END = "end_to_end"  # random_default, trained on the labels alone
+    FINE_TUNE = "fine_tune"  # pretrained, trained on the labels
+
+    @property
+    def frozen(self) -> bool:
+        return self not in (Init.END_TO_END, Init.FINE_TUNE)
+
+
+class HeadKind(StrEnum):
+    LINEAR = "linear"
+    RESNET = "resnet"
+    MLP = "mlp"
+    POOLED = "pooled"
+
+
+class StudyConfig(Section):
+    """Label budgets x initialisations x heads, over seeds."""
+
+    inits: tuple[Init, ...] = (Init.TAP, Init.RANDOM_DEFAULT, Init.END_TO_END)
+    heads: tuple[HeadKind, ...] = (HeadKind.POOLED, HeadKind.LINEAR)
+    budgets: tuple[int, ...] = Field((5, 10), min_length=1)  # events
+    negatives_per_event: int = Field(10, ge=1)
+    seeds: int = Field(5, ge=2)  # an interval over seeds needs two
+    trials: int = Field(4, ge=1)  # search trials per cell, the same for every arm
+    steps: int = Field(200, ge=1)  # optimiser steps of a head on frozen features
+    steps_trained: int = Field(40, ge=1)  # optimiser steps where the encoder is trained too
+    batch: int = Field(32, ge=2)
+    random_draws: int = Field(3, ge=1)  # independent random encoders, shared among the seeds
+    sampler: Literal["tpe", "random"] = "tpe"
+
+
+class TrackingConfig(Section):
+    uri: str | None = None  # None: an SQLite file beside the run folder
+    experiment: str = "tapray"
+
+
+class RayConfig(Section):
+    """Where the job runs. Nothing here changes its results."""
+
+    address: str | None = None  # None: a local cluster started for this job
+    num_cpus: int | None = Field(None, ge=1)
+    train_workers: int = Field(2, ge=1)
+    use_gpu: bool = False
+    max_failures: int = Field(2, ge=0)
+    concurrent_trials: int = Field(2, ge=1)
+
+
+class JobConfig(Section):
+    """The whole job: movies -> crops -> pretrain -> features -> study -> report."""
+
+    name: str = Field("study", min_length=1, pattern=r"^[A-Za-z0-9_.+-]+$")
+    out: Path = Path("runs/study")
+    seed: int = Field(0, ge=0)
+    movies: tuple[MovieEntry, ...] = ()
+    simulate: SimulateConfig | None = None
+    crops: CropConfig = CropConfig()
+    split: SplitConfig = SplitConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    study: StudyConfig = StudyConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.movies) == (self.simulate is not None):
+            raise ValueError("give either 'movies' or 'simulate'")
+        names = [movie.name for movie in self.movies]
+        if len(set(names)) != len(names):
+            raise ValueError("movie names must differ")
+        return self
+
+
+def one_line(error: ValidationError) -> str:
+    """All faults of a configuration as one line, each with its key."""
+    parts = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        text = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
+        parts.append(f"{key}: {text}" if key else text)
+    return "; ".join(parts)
+
+
+def parse_config(data: Any, where: object = "") -> JobConfig:
+    """Checks a configuration given as plain data.
+
+    Raises:
+        UserError: one line that names every faulty key.
+    """
+    if not isinstance(data, dict):
+        raise UserError("is not a mapping of sections", where=where)
+    try:
+        return JobConfig.model_validate(data)
+    except ValidationError as error:
+        raise UserError(one_line(error), where=where) from None
+
+
+def load_config(path: Path, out: Path | None = None) -> JobConfig:
+    """Reads a study from YAML; paths of movies and annotations are relative to the file.
+
+    Args:
+        out: the run folder; None: the study's own `out`, or runs/<name>, in the working directory.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or holds an unknown or faulty key.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not a text file"
+        raise UserError(f"cannot be read ({reason})", where=path) from None
+    except yaml.YAMLError as error:
+        raise UserError(f"is not valid YAML ({error})", where=path) from None
+    config = parse_config(data, where=path)
+    base = path.resolve().parent
+    movies = tuple(
+        movie.model_copy(
+            update={
+                "path": base / movie.path,
+                "annotations": tuple(
+                    note.model_copy(update={"path": base / note.path}) for note in movie.annotations
+                ),
+            }
+        )
+        for movie in config.movies
+    )
+    given = "out" in config.model_fields_set
+    folder = out or (config.out if given else Path("runs") / config.name)
+    return config.model_copy(update={"movies": movies, "out": folder})

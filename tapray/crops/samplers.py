@@ -1,0 +1,88 @@
+"""Where pretraining crops are drawn: weights per place, computed once per frame pair.
+
+A sampler is added here: one function that maps a frame pair's score maps to weights.
+Drawing then costs one binary search per crop, whatever the sampler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, uniform_filter
+
+from tapray.config import SamplerKind
+
+STRIDE = 8  # pixels between candidate places
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Score maps over the candidate top-left corners of one movie's frame pairs.
+
+    Both maps are (P, gy, gx) float32; place (i, j) is the crop whose top-left pixel is
+    (i * STRIDE, j * STRIDE).
+    """
+
+    change: NDArray[np.float32]
+    brightness: NDArray[np.float32]
+
+
+def grid_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Number of candidate places along y and x."""
+    return (height - size) // STRIDE + 1, (width - size) // STRIDE + 1
+
+
+def score_pair(first: NDArray[np.float32], second: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Label-free scores of every candidate crop of one frame pair.
+
+    Change is the mean squared difference plus the absolute change of the mean within the
+    crop, after the second frame was matched to the first in mean and spread (bleaching,
+    lamp flicker) and both were smoothed a little (noise, sub-pixel drift).
+
+    Args:
+        first, second: (H, W) normalised frames.
+
+    Returns:
+        (2, gy, gx) float32: change and brightness.
+    """
+    a, b = (gaussian_filter(frame, 1.5, mode="nearest") for frame in (first, second))
+    b = (b - b.mean()) * (a.std() / max(float(b.std()), 1e-6)) + a.mean()
+    difference = b - a
+    squared, signed, bright = (_box(image, size) for image in (difference**2, difference, a + b))
+    return np.stack([squared + np.abs(signed) * np.sqrt(squared.mean()), bright / 2])
+
+
+def _box(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Mean over each candidate crop."""
+    half = size // 2  # uniform_filter centres its window at index half for even sizes
+    mean = uniform_filter(image, size, mode="nearest")
+    gy, gx = grid_shape(*image.shape, size)
+    return mean[half : half + gy * STRIDE : STRIDE, half : half + gx * STRIDE : STRIDE]
+
+
+def weights(scores: Scores, kind: SamplerKind, candidates: int) -> NDArray[np.float64]:
+    """Drawing weights (P, gy, gx); each frame pair's weights sum to 1.
+
+    Ranks are taken within a frame pair, so that a focus jump or a flash, which changes a
+    whole frame, does not draw the crops to that pair.
+
+    - uniform: all places alike.
+    - foreground: places whose brightness is above the median (rejects empty ground).
+    - change: the density of the best of `candidates` uniform draws, k q^(k-1) with q the
+      quantile of the place's change.
+    """
+    if kind is SamplerKind.UNIFORM:
+        raw = np.ones(scores.change.shape)
+    elif kind is SamplerKind.FOREGROUND:
+        raw = (_quantiles(scores.brightness) > 0.5).astype(np.float64)
+    else:
+        raw = _quantiles(scores.change) ** (candidates - 1)
+    return raw / raw.sum(axis=(1, 2), keepdims=True)
+
+
+def _quantiles(score: NDArray[np.float32]) -> NDArray[np.float64]:
+    flat = score.reshape(len(score), -1)
+    ranks = flat.argsort(axis=1).argsort(axis=1)
+    return ((ranks + 0.5) / flat.shape[1]).reshape(score.shape)

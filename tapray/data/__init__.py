@@ -1,0 +1,1 @@
+"""Movies and their annotations, as they lie on disk, and the simulator."""

@@ -1,0 +1,83 @@
+"""Augmentation of whole batches on the device that trains.
+
+Everything is drawn from a generator of the caller, so that a step's batch is a pure
+function of (seed, epoch, step, rank).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def augment(pairs: Tensor, mode: str, generator: torch.Generator) -> Tensor:
+    """Augments crop pairs.
+
+    Args:
+        pairs: (B, 2, H, W) float32.
+        mode: "none"; "light": flips, quarter turns and intensity; "paper": flips, rotation by any
+            angle, scale 0.8-1.25, small independent shift and scale per frame, elastic
+            deformation, noise, intensity (arXiv 2411.03924, section 3; each with probability 1/2).
+    """
+    if mode == "none":
+        return pairs
+    pairs = _resample(pairs, generator) if mode == "paper" else _dihedral(pairs, generator)
+    return _intensity(pairs, generator, noise=mode == "paper")
+
+
+def swap(pairs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Swaps the frames of each pair with probability 1/2; returns pairs and (B,) bool."""
+    swapped = torch.rand(len(pairs), generator=generator, device=pairs.device) < 0.5
+    return torch.where(swapped[:, None, None, None], pairs.flip(1), pairs), swapped
+
+
+def _dihedral(pairs: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the eight symmetries of the square for each pair, the same for both frames."""
+    for dims in ((-1,), (-2,)):
+        pairs = torch.where(_coin(len(pairs), generator)[:, None, None, None], pairs.flip(dims), pairs)
+    turned = pairs.transpose(-1, -2)
+    return torch.where(_coin(len(pairs), generator)[:, None, None, None], turned, pairs)
+
+
+def _intensity(pairs: Tensor, generator: torch.Generator, *, noise: bool) -> Tensor:
+    """Scale and shift, global and per frame, and uniform noise."""
+    batch = len(pairs)
+    scale = 1 + _sometimes(batch, 1, 0.3, generator) + _sometimes(batch, 2, 0.1, generator)
+    shift = _sometimes(batch, 1, 0.2, generator) + _sometimes(batch, 2, 0.1, generator)
+    pairs = pairs * scale[..., None, None] + shift[..., None, None]
+    if noise:
+        amount = _coin(batch, generator)[:, None, None, None] * 0.05
+        pairs = pairs + amount * (2 * torch.rand(pairs.shape, generator=generator) - 1)
+    return pairs
+
+
+def _resample(pairs: Tensor, generator: torch.Generator) -> Tensor:
+    """All geometry composed into one grid, so that pixels are interpolated once."""
+    batch, frames, height, width = pairs.shape
+    angle = _sometimes(batch, 1, torch.pi, generator).squeeze(1)
+    zoom = torch.exp(_sometimes(batch, 1, 0.223, generator).squeeze(1))  # 0.8 to 1.25
+    flip = 1 - 2 * _coin(batch, generator).float()
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    shared = torch.stack([torch.stack([cos * flip, -sin], 1), torch.stack([sin * flip, cos], 1)], 1)
+    own = 1 + _sometimes(batch, frames, 0.02, generator)
+    theta = torch.zeros(batch, frames, 2, 3)
+    theta[..., :2] = shared[:, None] * own[..., None, None]
+    theta[..., 2] = torch.stack([_sometimes(batch, frames, 2 * 2 / width, generator) for _ in range(2)], -1)
+    grid = F.affine_grid(theta.flatten(0, 1), [batch * frames, 1, height, width], align_corners=False)
+    bend = 2 * torch.rand(batch, 2, 5, 5, generator=generator) - 1
+    bend = bend * _coin(batch, generator)[:, None, None, None] * (10 * 2 / width)
+    bend = F.interpolate(bend, size=(height, width), mode="bicubic", align_corners=True)
+    grid = grid + bend.movedim(1, -1).repeat_interleave(frames, 0)
+    out = F.grid_sample(pairs.flatten(0, 1)[:, None], grid, padding_mode="reflection", align_corners=False)
+    return out.view_as(pairs)
+
+
+def _coin(batch: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(batch, generator=generator) < 0.5
+
+
+def _sometimes(batch: int, columns: int, amount: float, generator: torch.Generator) -> Tensor:
+    """(batch, columns) uniform in [-amount, amount], 0 for half of the rows."""
+    values = (2 * torch.rand(batch, columns, generator=generator) - 1) * amount
+    return values * _coin(batch, generator)[:, None]

@@ -1,0 +1,160 @@
+"""Event heads: from the dense features of both frames of a crop pair to class logits.
+
+A head is added here: one class with `front`, a map without parameters that is computed
+once per crop and kept, and `forward`, the part that is trained; registered in HEADS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tapray.config import HeadKind
+
+
+class Head(nn.Module):
+    """(B, 2, C, h, w) dense features -> front(...) -> forward(...) = (B, K) logits."""
+
+    def front(self, features: Tensor) -> Tensor:
+        """The part without parameters; by default nothing."""
+        return features
+
+    def settle(self, fronts: Tensor) -> None:
+        """Takes what it needs (no labels) from the fronts of all training crops, if anything."""
+
+
+class LinearHead(Head):
+    """One fully connected layer on the flattened features (arXiv 2411.03924, section 2.3)."""
+
+    def __init__(self, channels: int, side: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(dropout)
+        self.out = nn.Linear(2 * channels * side * side, classes)
+
+    def front(self, features: Tensor) -> Tensor:
+        return features.flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.out(self.drop(x))
+        return logits
+
+
+class ResNetHead(Head):
+    """Conv 3x3 to 64 + BN + ReLU, one basic residual block, mean over frames and pixels, linear.
+
+    Source: arXiv 2411.03924, section 2.3.
+    """
+
+    def __init__(self, channels: int, side: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        width = 64
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.block = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.drop = nn.Dropout(dropout)
+        self.out = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x.flatten(0, 1))
+        y = F.relu(y + self.block(y)).mean(dim=(-2, -1)).unflatten(0, x.shape[:2])
+        logits: Tensor = self.out(self.drop(y.mean(dim=1)))
+        return logits
+
+
+class MlpHead(Head):
+    """Features averaged on a 4 x 4 grid, flattened, one hidden layer."""
+
+    def __init__(self, channels: int, side: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(2 * channels * 16, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, classes)
+        )
+
+    def front(self, features: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(features.flatten(0, 1), 4).unflatten(0, features.shape[:2]).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits
+
+
+class PooledHead(Head):
+    """A linear layer on statistics of the features around the crop's centre.
+
+    Per channel and frame: mean and spread under a narrow and a wide Gaussian window, maximum
+    and minimum; then what both frames share (sum), what changed (difference and its size) and the
+    energy of the pixelwise change. Few weights, blind to where in the window an event lies,
+    so that a handful of events suffices. Each statistic is standardised by its mean and
+    spread over all training crops, for which no labels are needed.
+    """
+
+    def __init__(self, channels: int, side: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.register_buffer("windows", torch.stack([_window(side, side / 8), _window(side, side / 3)]))
+        width = channels * (3 * 6 + 1)
+        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.settled = False
+        self.drop = nn.Dropout(dropout)
+        self.out = nn.Linear(width, classes)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def front(self, features: Tensor) -> Tensor:
+        mean = torch.einsum("bschw,khw->bsck", features, self.windows)
+        square = torch.einsum("bschw,khw->bsck", features**2, self.windows)
+        spread = (square - mean**2).clamp(min=1e-6).sqrt()
+        extremes = torch.stack([features.amax(dim=(-2, -1)), features.amin(dim=(-2, -1))], dim=-1)
+        first, second = torch.cat([mean, spread, extremes], dim=-1).unbind(1)
+        change = (features[:, 1] - features[:, 0]) ** 2
+        energy = torch.einsum("bchw,hw->bc", change, self.windows[0]).clamp(min=1e-6).sqrt()[..., None]
+        difference = second - first
+        return torch.cat([first + second, difference, difference.abs(), energy], dim=-1).flatten(1)
+
+    def settle(self, fronts: Tensor) -> None:
+        self.norm.running_mean = fronts.mean(dim=0)
+        self.norm.running_var = fronts.var(dim=0) + 1e-6
+        self.settled = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.settled:  # fixed statistics, in training too
+            self.norm.eval()
+        logits: Tensor = self.out(self.drop(self.norm(x).clamp(-10, 10)))
+        return logits
+
+
+def _window(side: int, sigma: float) -> Tensor:
+    """(side, side) Gaussian around the centre, summing to 1."""
+    line = torch.exp(-((torch.arange(side) - (side - 1) / 2) ** 2) / (2 * sigma**2))
+    window = torch.outer(line, line)
+    return window / window.sum()
+
+
+HEADS: dict[HeadKind, Callable[..., Head]] = {
+    HeadKind.LINEAR: LinearHead,
+    HeadKind.RESNET: ResNetHead,
+    HeadKind.MLP: MlpHead,
+    HeadKind.POOLED: PooledHead,
+}
+
+
+def build_head(
+    kind: HeadKind, channels: int, side: int, classes: int, dropout: float, generator: torch.Generator
+) -> Head:
+    """A head with weights drawn from `generator` alone.
+
+    Args:
+        channels, side: of the dense features (C, side, side).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        return HEADS[kind](channels, side, classes, dropout)

@@ -1,0 +1,76 @@
+"""Weights on disk: tensors only (safetensors), beside a small JSON description."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tapray.errors import UserError
+from tapray.model.tap import TapNet
+from tapray.runfolder import atomic_folder
+
+
+def save_tap(net: TapNet, folder: Path, **facts: Any) -> None:
+    """Writes a TAP model folder, whole or not at all: tap.json and tap.safetensors."""
+    with atomic_folder(folder) as beside:
+        save_file(_contiguous(net.state_dict()), beside / "tap.safetensors")
+        (beside / "tap.json").write_text(
+            json.dumps({"preset": net.preset, **facts}, indent=1, sort_keys=True)
+        )
+
+
+def load_tap(folder: Path) -> TapNet:
+    """Reads a folder of `save_tap`.
+
+    Raises:
+        UserError: the folder is not such a model, or its tensors do not fit.
+    """
+    try:
+        net = TapNet(json.loads((folder / "tap.json").read_text())["preset"])
+        net.load_state_dict(load_file(folder / "tap.safetensors"))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"not a readable TAP model ({str(error).splitlines()[0]})", where=folder) from None
+    return net
+
+
+def weights_digest(net: nn.Module) -> str:
+    """sha256 over names and values of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_training(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, done: int) -> None:
+    """A training checkpoint as tensors only: weights, optimiser moments and the epochs done."""
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optim.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    save_file(_contiguous(tensors), path, metadata={"done": str(done)})
+
+
+def load_training(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Restores `save_training` in place; returns the epochs done."""
+    tensors = load_file(path)
+    net.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("net.")})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optim."):
+            _, number, name = key.split(".", 2)
+            moments.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    with safe_open(path, framework="pt") as opened:
+        return int(opened.metadata()["done"])
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

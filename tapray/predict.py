@@ -1,0 +1,209 @@
+"""The trained product: find events in a movie, with calibrated probabilities."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tifffile
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from scipy.ndimage import map_coordinates
+from skimage.feature import peak_local_max
+
+from tapray.config import CropConfig, HeadKind, Init, JobConfig
+from tapray.console import Reporter
+from tapray.crops.normalise import frame_ranges, normalise
+from tapray.data.movies import Movie
+from tapray.errors import UserError
+from tapray.model.encoders import build_encoder, draws
+from tapray.model.heads import Head, build_head
+from tapray.model.tap import FEATURES, TapNet, freeze
+from tapray.model.weights import load_tap, save_tap
+from tapray.runfolder import atomic_folder
+from tapray.study.calibration import Calibration
+from tapray.study.fit import in_batches
+from tapray.study.results import Results, run_name
+
+CLASS_NAMES = {2: ("none", "event"), 3: ("none", "division", "death")}
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Encoder, head and calibration, with how crops are cut and normalised."""
+
+    encoder: TapNet
+    head: Head
+    calibration: Calibration
+    threshold: float
+    crops: CropConfig
+    facts: dict[str, Any]
+
+
+def save_model(config: JobConfig, found: Results, study: Path, pretrained: Path, folder: Path) -> Path:
+    """Writes the model folder of the run that is best on validation, at the largest budget.
+
+    The cell is chosen by its mean validation average precision over seeds, then the seed.
+    """
+    runs = found.results[found.results.budget == found.results.budget.max()]
+    means = runs.groupby(["init", "head"]).val_ap.mean()
+    init, head = means.idxmax()
+    own = runs[(runs.init == init) & (runs["head"] == head)]
+    run = own.loc[own.val_ap.idxmax()].to_dict()
+    source = study / run_name(run)
+    with atomic_folder(folder) as beside:
+        draw = int(run["seed"]) % draws(Init(init), config.study.random_draws)
+        if Init(init).frozen:
+            save_tap(build_encoder(Init(init), draw, config.pretrain.preset, pretrained), beside / "encoder")
+        else:
+            shutil.copytree(source, beside / "encoder", ignore=shutil.ignore_patterns("head.*"))
+            (beside / "encoder" / "tap.json").write_text(json.dumps({"preset": config.pretrain.preset}))
+        shutil.copy(source / "head.safetensors", beside / "head.safetensors")
+        facts = {"init": init, "head": head, "budget": int(run["budget"]), "seed": int(run["seed"])}
+        scores = {"val_ap": run["val_ap"], "test_ap": run["ap"]}
+        body = {**facts, **scores, **run["calibration"], "crops": config.crops.model_dump(mode="json")}
+        (beside / "model.json").write_text(json.dumps(body, indent=1))
+    return folder
+
+
+def load_model(folder: Path) -> Detector:
+    """Reads a model folder.
+
+    Raises:
+        UserError: it is not a model folder, or is damaged.
+    """
+    try:
+        facts = json.loads((folder / "model.json").read_text())
+        crops = CropConfig.model_validate(facts["crops"])
+        encoder = load_tap(folder / "encoder")
+        freeze(encoder)
+        side = encoder.backbone(torch.zeros(1, 1, crops.size, crops.size)).shape[-1]
+        head = build_head(HeadKind(facts["head"]), FEATURES, side, crops.classes, 0.0, torch.Generator())
+        head.load_state_dict(load_file(folder / "head.safetensors"))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"not a readable model ({str(error).splitlines()[0]})", where=folder) from None
+    freeze(head)
+    calibration = Calibration(facts["temperature"], tuple(facts["bias"]))
+    return Detector(encoder, head, calibration, facts["threshold"], crops, facts)
+
+
+def predict(
+    detector: Detector, movie: Movie, out: Path, reporter: Reporter, stride: int | None = None
+) -> Path:
+    """Writes <movie>_events.csv and <movie>_probability.tif into `out`; returns the table's path.
+
+    Args:
+        stride: pixels between the places that are looked at; None: a quarter of a crop.
+
+    Raises:
+        UserError: the movie is too short or too small for the model's crops.
+    """
+    crops, (frames, height, width) = detector.crops, movie.shape
+    if frames <= crops.delta or min(height, width) < crops.size:
+        raise UserError(
+            f"{frames} frames of {height} x {width} px cannot hold a crop pair of {crops.size} px",
+            where=movie.path,
+        )
+    stride = stride or crops.size // 4
+    rows, columns = (_places(length, crops.size, stride) for length in (height, width))
+    probabilities = np.empty((frames - crops.delta, len(rows), len(columns), crops.classes), np.float32)
+    with reporter.task("frame pairs", len(probabilities), "pair") as progress:
+        for t, values in _frame_pairs(detector, movie, rows, columns):
+            probabilities[t] = values
+            progress.advance()
+    table = find_events(detector, movie.name, probabilities, rows, columns)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_probability(out / f"{movie.name}_probability.tif", probabilities, rows, columns, movie, crops)
+    path = out / f"{movie.name}_events.csv"
+    beside = path.with_name(f".{path.name}")
+    table.to_csv(beside, index=False, float_format="%.6g", lineterminator="\n")
+    beside.replace(path)
+    reporter.say(f"{len(table)} events in {movie.name}: {path}")
+    return path
+
+
+def _places(length: int, size: int, stride: int) -> NDArray[np.int64]:
+    """Corners along one axis, `stride` apart, the last one at the border."""
+    return np.unique(np.append(np.arange(0, length - size + 1, stride), length - size))
+
+
+def _frame_pairs(
+    detector: Detector, movie: Movie, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Calibrated probabilities (gy, gx, K) of each frame pair; each frame is embedded once."""
+    crops, kept = detector.crops, {}
+    for t in range(movie.shape[0]):
+        frame = movie.read(t, t + 1)
+        flat = normalise(frame, frame_ranges(frame, crops.intensity), crops.intensity)[0]
+        windows = sliding_window_view(flat, (crops.size, crops.size))[rows][:, columns]
+        windows = windows.reshape(-1, 1, crops.size, crops.size)
+        kept[t] = in_batches(lambda x: detector.encoder.features(x).squeeze(1).half(), windows)
+        if (first := t - crops.delta) in kept:
+            both = torch.stack([kept.pop(first), kept[t]], dim=1)
+            logits = in_batches(lambda x: detector.head(detector.head.front(x)), both).double().numpy()
+            yield first, detector.calibration.apply(logits).reshape(len(rows), len(columns), -1)
+
+
+def find_events(
+    detector: Detector,
+    movie: str,
+    probabilities: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> pd.DataFrame:
+    """Peaks of the event probability in time and space, as an event table that can be read back.
+
+    One event is kept within half a crop and the margin of frames.
+    """
+    crops = detector.crops
+    event = 1 - probabilities[..., 0]
+    step = max(1, int(np.median(np.diff(rows)))) if len(rows) > 1 else 1
+    reach = max(1, round(crops.size / 2 / step))
+    footprint = np.ones((2 * crops.margin + 1, 2 * reach + 1, 2 * reach + 1), bool)
+    peaks = peak_local_max(event, footprint=footprint, threshold_abs=detector.threshold, exclude_border=False)
+    t, i, j = peaks[np.lexsort(peaks.T[::-1])].T
+    names = np.array(CLASS_NAMES[crops.classes])
+    kind = names[1 + probabilities[t, i, j, 1:].argmax(axis=1)] if len(t) else names[:0]
+    return pd.DataFrame(
+        {
+            "movie": movie,
+            "t": t,
+            "y": rows[i] + crops.size / 2,
+            "x": columns[j] + crops.size / 2,
+            "class": kind,
+            "quality": "predicted",
+            "t_end": t + crops.delta,
+            "radius": crops.size / 4,
+            "probability": event[t, i, j],
+        }
+    )
+
+
+def _write_probability(
+    path: Path,
+    probabilities: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    movie: Movie,
+    crops: CropConfig,
+) -> None:
+    """Event probability as a TIFF stack (T - delta, H, W) float32, interpolated between the places."""
+    _, height, width = movie.shape
+    y = np.interp(np.arange(height), rows + crops.size / 2, np.arange(len(rows)))
+    x = np.interp(np.arange(width), columns + crops.size / 2, np.arange(len(columns)))
+    grid = np.meshgrid(y, x, indexing="ij")
+    beside = path.with_name(f".{path.name}")
+    with tifffile.TiffWriter(beside, bigtiff=probabilities.shape[0] * height * width * 4 > 2**31) as tiff:
+        for values in 1 - probabilities[..., 0]:
+            page = map_coordinates(values, grid, order=1, mode="nearest")
+            tiff.write(page.astype(np.float32), contiguous=False, compression="zlib")
+    beside.replace(path)

@@ -1,0 +1,252 @@
+"""Figures of a study, each as PNG and SVG with a CSV of the plotted numbers. Colours: Okabe and Ito 2008."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, ScalarFormatter
+from numpy.typing import NDArray
+
+from tapray.config import Init
+from tapray.report.tables import RANKS, beside, summarise, test_set, write_csv
+from tapray.study.calibration import Calibration
+from tapray.study.metrics import N_BINS, calibration_bins, event_probability
+from tapray.study.statistics import bootstrap_ratio, interval
+
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
+BLACK, GREY = "#000000", "#666666"
+STYLES = {  # colour, marker, line: any one of the three tells the arms apart
+    Init.TAP: (BLUE, "o", "-"),
+    Init.RANDOM_DEFAULT: (ORANGE, "s", "--"),
+    Init.RANDOM_PAPER: (PURPLE, "D", "-."),
+    Init.END_TO_END: (GREEN, "^", ":"),
+    Init.FINE_TUNE: (BLACK, "v", (0, (7, 2))),
+}
+LOOK: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 160,
+    "svg.hashsalt": "tapray",  # same figure, same bytes
+}
+RESAMPLES = 1000
+
+
+class Prediction(TypedDict):
+    """What one final run said about the N test crops."""
+
+    labels: NDArray[np.integer[Any]]  # (N,) in 0..K-1
+    logits: NDArray[np.floating[Any]]  # (N, K), not calibrated
+    temperature: float
+    bias: Sequence[float]  # K, of class 0 first
+    groups: NDArray[Any]  # (N,) cluster of each crop
+
+
+Predictions = Mapping[tuple[str, str, int, int], Prediction]  # by init, head, budget, seed
+
+
+def label_budget_curve(results: pd.DataFrame, path: Path) -> list[Path]:
+    """Average precision against the number of labelled events, one panel per head, one line per
+    initialisation.
+
+    Points are means over seeds, bars their 95 % intervals (Student t), the thin line what chance reaches.
+    Returns the paths of PNG (`path`), SVG and CSV.
+    """
+    summary = summarise(results)
+    heads, inits = list(dict.fromkeys(summary["head"])), list(dict.fromkeys(summary["init"]))
+    first = summary.iloc[0]
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(1.2 + 3.1 * len(heads), 3.7))
+        axes = figure.subplots(1, len(heads), sharey=True, squeeze=False)[0]
+        for head, panel in zip(heads, axes, strict=True):
+            for place, init in enumerate(inits):
+                rows = summary[(summary["head"] == head) & (summary["init"] == init)].sort_values("budget")
+                _arm(panel, rows, init, dodge=1.025 ** (place - (len(inits) - 1) / 2))
+            panel.axhline(first["prevalence"], color=GREY, lw=0.8)
+            _budget_axis(panel, sorted(summary["budget"].unique()), str(first["budget_unit"]))
+            panel.text(
+                0.98, first["prevalence"] + 0.012, "chance", color=GREY, ha="right", transform=_across(panel)
+            )
+            panel.set_title(f"{head} head")
+        axes[0].set_ylabel("average precision on the test set")
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=len(inits))
+        leaky = ", LEAKY" if summary["leaky"].any() else ""
+        figure.supxlabel(
+            f"n = {first['n_seeds']} seeds; bars: 95 % interval over seeds\n"
+            f"test: {test_set(first)}; split by {first['split']}{leaky}",
+            fontsize=8,
+            color=GREY,
+        )
+        columns = [
+            "init",
+            "head",
+            "budget",
+            "budget_unit",
+            "n_seeds",
+            "ap_mean",
+            "ap_low",
+            "ap_high",
+            "prevalence",
+        ]
+        return _save(figure, summary[columns], path)
+
+
+def _arm(panel: Axes, rows: pd.DataFrame, init: str, dodge: float) -> None:
+    colour, marker, line = STYLES[Init(init)]
+    reach = np.stack([rows["ap_mean"] - rows["ap_low"], rows["ap_high"] - rows["ap_mean"]])
+    style: dict[str, Any] = {
+        "color": colour,
+        "marker": marker,
+        "ls": line,
+        "ms": 5,
+        "lw": 1.5,
+        "elinewidth": 1.2,
+    }
+    panel.errorbar(
+        rows["budget"] * dodge, rows["ap_mean"], yerr=np.nan_to_num(reach), label=init, capsize=2, **style
+    )
+
+
+def _budget_axis(panel: Axes, budgets: Sequence[int], unit: str) -> None:
+    panel.set_xscale("log")
+    panel.set_xticks(budgets)
+    panel.xaxis.set_major_formatter(ScalarFormatter())
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xlim(budgets[0] / 1.25, budgets[-1] * 1.25)
+    panel.set_ylim(0, 1.02)
+    panel.set_xlabel(f"labelled {unit} (log scale)")
+
+
+def _across(panel: Axes) -> Any:
+    """x in shares of the panel, y in data."""
+    return panel.get_yaxis_transform()
+
+
+def reliability_diagrams(predictions: Predictions, path: Path, rng: np.random.Generator) -> list[Path]:
+    """Share of events against predicted probability on test, before and after calibration, with counts per
+    bin.
+
+    One row per head, of the pretrained encoder (or else the first one there is) at its largest label budget.
+    Points pool all seeds in 15 equal-width bins; bars are 95 % bootstrap intervals over groups of crops; the
+    ECE is the mean over seeds with its Student t interval. Returns the paths of PNG (`path`), SVG and CSV.
+    """
+    inits = list(dict.fromkeys(key[0] for key in predictions))
+    init = str(Init.TAP) if Init.TAP in inits else inits[0]
+    budget = max(key[2] for key in predictions if key[0] == init)
+    heads = sorted(
+        {str(key[1]) for key in predictions if key[0] == init and key[2] == budget}, key=RANKS.__getitem__
+    )
+    tables = []
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(6.6, 4.2 * len(heads)))
+        for block, head in zip(figure.subfigures(len(heads), 1, squeeze=False)[:, 0], heads, strict=True):
+            runs = [run for key, run in predictions.items() if key[:3] == (init, head, budget)]
+            axes = block.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
+            for column, stage in enumerate(("before", "after")):
+                table, ece = reliability_table(runs, stage == "after", rng)
+                _reliability_panel(axes[0, column], axes[1, column], table)
+                axes[0, column].set_title(f"{stage} calibration: ECE {ece}")
+                tables.append(table.assign(init=init, head=head, budget=budget, stage=stage))
+            axes[0, 0].set_ylabel("share of events")
+            axes[1, 0].set_ylabel("crops per seed")
+            n, events = len(runs[0]["labels"]), int((np.asarray(runs[0]["labels"]) > 0).sum())
+            block.suptitle(f"{init}, {head} head, budget {budget}", fontsize=9, fontweight="bold")
+            note = f"n = {len(runs)} seeds, pooled; bars: 95 % bootstrap interval over groups of test crops"
+            note += f"\ntest: {n} crops, {events} with an event"
+            block.supxlabel(note, fontsize=8, color=GREY)
+        return _save(figure, pd.concat(tables), path)
+
+
+def reliability_table(
+    runs: Sequence[Prediction], calibrated: bool, rng: np.random.Generator
+) -> tuple[pd.DataFrame, str]:
+    """Bins of the event probability pooled over the seeds of one cell, and the ECE over seeds as text.
+
+    Columns: bin_low, bin_high, crops_per_seed, probability (mean predicted), event_share, low, high (95 %).
+    """
+    _, group = np.unique(runs[0]["groups"], return_inverse=True)
+    sums = np.zeros((3, group.max() + 1, N_BINS))  # crops, probability and events, by group and bin
+    errors = []
+    for run in runs:
+        k = np.shape(run["logits"])[1]
+        fitted = (
+            Calibration(run["temperature"], tuple(run["bias"])) if calibrated else Calibration.identity(k)
+        )
+        event, truth = event_probability(fitted.apply(run["logits"])), np.asarray(run["labels"]) > 0
+        bins = calibration_bins(event, truth)
+        errors.append(bins.error)
+        for total, weight in zip(sums, (np.ones(len(event)), event, truth), strict=True):
+            np.add.at(total, (group, bins.index), weight)
+    low, high = bootstrap_ratio(sums[2], sums[0], RESAMPLES, rng)
+    count, probability, events = sums.sum(axis=1)
+    edges, filled = np.linspace(0, 1, N_BINS + 1), np.where(count > 0, count, np.nan)
+    columns = {"bin_low": edges[:-1], "bin_high": edges[1:], "crops_per_seed": count / len(runs)}
+    columns |= {"probability": probability / filled, "event_share": events / filled, "low": low, "high": high}
+    mean, _, bottom, top = interval(errors)
+    return pd.DataFrame(columns), f"{mean:.3f} [{bottom:.3f}, {top:.3f}]"
+
+
+def _reliability_panel(panel: Axes, counts: Axes, table: pd.DataFrame) -> None:
+    panel.plot([0, 1], [0, 1], color=GREY, lw=0.8)
+    share = table["event_share"]
+    # A bin seen in few resamples can have an interval that leaves out its own share; bars never turn inside
+    # out.
+    reach = np.stack([share - table["low"], table["high"] - share]).clip(0)
+    panel.errorbar(
+        table["probability"], share, yerr=np.nan_to_num(reach), color=BLUE, marker="o", ms=4, lw=1.2
+    )
+    panel.set_ylim(-0.03, 1.03)
+    width = table["bin_high"] - table["bin_low"]
+    counts.bar(
+        table["bin_low"], table["crops_per_seed"], width=width, align="edge", color=SKY, ec="white", lw=0.6
+    )
+    counts.set_yscale("log")
+    counts.set_ylim(bottom=0.15)
+    counts.set_xlabel("predicted probability of an event")
+
+
+def arrow_curve(history: Sequence[Mapping[str, float]], path: Path) -> list[Path]:
+    """Arrow accuracy against optimiser steps; entries hold step, train_accuracy and val_accuracy.
+
+    Returns the paths of PNG (`path`), SVG and CSV.
+    """
+    table = pd.DataFrame(list(history), columns=["step", "train_accuracy", "val_accuracy"])
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(4.6, 3.0))
+        panel = figure.subplots()
+        for name, colour, marker, line in (("train", ORANGE, "s", "--"), ("val", BLUE, "o", "-")):
+            known = table[table[f"{name}_accuracy"].notna()]
+            label = "training crops" if name == "train" else "validation crops"
+            style: dict[str, Any] = {"color": colour, "marker": marker, "ls": line, "ms": 4, "lw": 1.5}
+            panel.plot(known["step"], known[f"{name}_accuracy"], label=label, **style)
+        panel.axhline(0.5, color=GREY, lw=0.8)
+        panel.text(0.98, 0.495, "no arrow", color=GREY, ha="right", va="top", transform=_across(panel))
+        values = table[["train_accuracy", "val_accuracy"]].to_numpy(float)
+        panel.set_ylim(min(0.45, np.nanmin(values) - 0.02), max(0.8, np.nanmax(values) + 0.03))
+        panel.set_xlabel("optimiser steps")
+        panel.set_ylabel("arrow accuracy")
+        panel.legend(loc="upper left")
+        return _save(figure, table, path)
+
+
+def _save(figure: Figure, numbers: pd.DataFrame, path: Path) -> list[Path]:
+    """PNG, SVG and CSV beside each other; the same numbers give the same bytes."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for panel in figure.axes:  # the layout solver's last digits differ from run to run
+        panel.set_position(np.round(panel.get_position().bounds, 5).tolist())
+    for kind, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+        with beside(path.with_suffix(kind)) as part:
+            figure.savefig(part, metadata=metadata)
+    return [path, path.with_suffix(".svg"), write_csv(numbers, path.with_suffix(".csv"))]

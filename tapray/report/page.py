@@ -1,0 +1,179 @@
+"""The Markdown page of a report: what was asked, what came out, and how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tapray.report.tables import arrow_accuracy, test_set
+from tapray.study.statistics import paired_interval
+
+ARROW_FLOOR = 0.55  # below this the arrow is taken as not found: 0.5 is chance
+
+
+def page(
+    summary: pd.DataFrame,
+    results: pd.DataFrame,
+    cells: pd.DataFrame,
+    pairs: pd.DataFrame,
+    audit: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    files: Sequence[str],
+) -> str:
+    """The whole page; cells and pairs as `tapray.report.test_intervals` returns them, files by name."""
+    sections = [
+        _question(summary),
+        _claims(pairs),
+        _data(summary, audit),
+        _budgets(summary, cells),
+        _calibration(summary, results),
+        _arrow(results, history),
+        _further(files),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _question(summary: pd.DataFrame) -> str:
+    first = summary.iloc[0]
+    leaky = (
+        "\n\n**LEAKY: test crops overlap training crops under this split. "
+        "These scores say nothing about a new movie.**"
+        if summary["leaky"].any()
+        else ""
+    )
+    return (
+        "# Cell events from few labels\n\n"
+        "How well does an event head find cell events on ground it has never seen, from few labelled events, "
+        "and does time arrow pretraining (`tap`) beat the other initialisations?\n\n"
+        f"Split by {first['split']}. Test set: {test_set(first)}, the same for every run. "
+        f"Numbers are means over {first['n_seeds']} seeds with the 95 % interval over seeds (Student t) in "
+        "brackets; intervals over test crops resample whole groups of crops with replacement. "
+        f"Average precision (AP) is {first['prevalence']:.3f} by chance.{leaky}"
+    )
+
+
+def _claims(pairs: pd.DataFrame) -> str:
+    """One line per budget and baseline, with the heads chosen on validation where search trials tell them."""
+    lines = []
+    by_budget = pairs.sort_values("budget", kind="stable")
+    for _, rows in by_budget.groupby(["budget", "other"], sort=False):
+        best = rows[rows["head"] == "best"]
+        for _, row in (best if len(best) else rows).iterrows():
+            verdict = "is not told apart from"
+            if row["low"] > 0 or row["high"] < 0:
+                verdict = "beats" if row["low"] > 0 else "is beaten by"
+            lines.append(
+                f"- At {row['budget']} {row['budget_unit']} `tap` ({_side(row, 'tap')}) {verdict} "
+                f"`{row['other']}` ({_side(row, 'other')}): "
+                f"{_signed(row['difference'], row['low'], row['high'])} AP over {row['n_seeds']} seeds, "
+                f"[{row['test_low']:+.3f}, {row['test_high']:+.3f}] over test crops."
+            )
+    text = "\n".join(lines) or "`tap` or a baseline to set it against is not among the runs."
+    return f"## Result\n\nHeads are chosen by validation AP.\n\n{text}"
+
+
+def _side(row: pd.Series, side: str) -> str:
+    mean, low, high = (row[f"{part}_{side}"] for part in ("mean", "low", "high"))
+    return f"{row[f'head_{side}']} head, AP {mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _data(summary: pd.DataFrame, audit: Mapping[str, Any]) -> str:
+    sizes = summary.drop_duplicates("budget").sort_values("budget")
+    rows = [
+        (row["budget"], f"{row['n_events_train']:.0f}", f"{row['n_train']:.0f}")
+        for _, row in sizes.iterrows()
+    ]
+    counts = _table(
+        (str(summary["budget_unit"].iloc[0]), "training crops with an event", "training crops"), rows
+    )
+    found = _table(("leak audit", "value"), ((name, _value(value)) for name, value in audit.items()))
+    return f"## Data and leak audit\n\n{counts}\n\n{found}"
+
+
+def _budgets(summary: pd.DataFrame, cells: pd.DataFrame) -> str:
+    merged = summary.merge(cells, on=["init", "head", "budget"]).sort_values("budget", kind="stable")
+    rows = []
+    for _, row in merged.iterrows():
+        test = f"[{row['test_low']:.3f}, {row['test_high']:.3f}]"
+        others = (_ci(row, metric) for metric in ("f1", "precision_1", "recall_1"))
+        rows.append((row["budget"], row["init"], row["head"], _ci(row, "ap"), test, *others))
+    unit = str(summary["budget_unit"].iloc[0])
+    header = (
+        unit,
+        "init",
+        "head",
+        "AP",
+        "AP over test crops",
+        "F1",
+        "precision of class 1",
+        "recall of class 1",
+    )
+    return f"## Label budget\n\n{_table(header, rows)}\n\n![label-budget curve](label_budget.png)"
+
+
+def _calibration(summary: pd.DataFrame, results: pd.DataFrame) -> str:
+    rows, fallen = [], 0
+    for _, row in summary.sort_values("budget", kind="stable").iterrows():
+        runs = results[(results[["init", "head", "budget"]] == row[["init", "head", "budget"]]).all(axis=1)]
+        change = paired_interval(runs["ece_after"].to_numpy(float), runs["ece_before"].to_numpy(float))
+        fallen += change[0] < 0
+        ece = (_ci(row, "ece_before"), _ci(row, "ece_after"), _signed(*change))
+        rows.append((row["budget"], row["init"], row["head"], *ece, _ci(row, "temperature")))
+    unit = str(summary["budget_unit"].iloc[0])
+    header = (unit, "init", "head", "ECE before", "ECE after", "change", "temperature")
+    constant = summary["ece_constant_mean"].iloc[0]
+    return (
+        "## Calibration\n\nTemperature and bias are fitted on validation and judged on test. ECE is that "
+        "of the event probability at the test set's own prevalence (15 equal-width bins). A model that "
+        f"always answers the prevalence it was fitted at has an ECE of {constant:.3f} and finds nothing: "
+        f"read the ECE beside AP. The mean ECE falls in {fallen} of {len(rows)} rows.\n\n"
+        f"{_table(header, rows)}\n\n"
+        "![reliability before and after calibration](reliability.png)"
+    )
+
+
+def _arrow(results: pd.DataFrame, history: Sequence[Mapping[str, float]]) -> str:
+    accuracy = arrow_accuracy(results)
+    if np.isnan(accuracy):
+        return "## Arrow of time\n\nNothing was pretrained."
+    warning = ""
+    if accuracy < ARROW_FLOOR:
+        warning = (
+            "\n\n**WARNING: the arrow accuracy has not left 0.5. The pretraining has learned next to "
+            "nothing, and no comparison on this page is a test of time arrow prediction. Train longer, or "
+            "draw crops where something changes (`pretrain.sampler: change`).**"
+        )
+    picture = "\n\n![arrow accuracy](arrow.png)" if history else ""
+    text = f"Arrow accuracy on validation crops: {accuracy:.3f} (chance 0.5)."
+    return f"## Arrow of time\n\n{text}{warning}{picture}"
+
+
+def _further(names: Sequence[str]) -> str:
+    links = "\n".join(f"- [{name}]({name})" for name in names)
+    return (
+        "## Look further\n\n`tapray ui` opens the comparison page of all runs; `tapray predict` finds "
+        "events in another movie; `comparisons.csv` holds the paired differences for every head and metric, "
+        "`trials.csv` the search.\n\n"
+        f"{links}"
+    )
+
+
+def _ci(row: pd.Series, metric: str) -> str:
+    mean, low, high = (row[f"{metric}_{part}"] for part in ("mean", "low", "high"))
+    return "-" if np.isnan(mean) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _signed(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [header, ["---:"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

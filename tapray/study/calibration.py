@@ -1,0 +1,74 @@
+"""Temperature and bias calibration of the event head, fitted on validation crops only.
+
+Temperature scaling: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. A
+class-balanced sampler trains for another prior than the test set's; dividing the logits by one number cannot
+shift a prior, so a bias per event class is fitted beside the temperature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+FloatArray = NDArray[np.float64]
+
+LOWEST, HIGHEST = 0.05, 20.0  # bounds of the temperature
+# Standard deviations of normal priors around the identity, in nats. A bias of log(0.03 / 0.97) = -3.5, which
+# mends balanced training at 3 % events, costs 0.24 nats in total over all validation crops; without the
+# priors a separable validation set of few events would drive the temperature to 0.
+LOG_TEMPERATURE_STD = 1.0
+BIAS_STD = 5.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """p = softmax(logits / temperature + bias); bias has one entry per class, 0 for class 0."""
+
+    temperature: float
+    bias: tuple[float, ...]
+
+    @classmethod
+    def identity(cls, n_classes: int) -> Self:
+        """Leaves softmax(logits) as it is."""
+        return cls(1.0, (0.0,) * n_classes)
+
+    def apply(self, logits: NDArray[np.floating[Any]]) -> FloatArray:
+        """(N, K) logits -> (N, K) float64 probabilities whose rows sum to 1."""
+        scaled = np.asarray(logits, dtype=np.float64) / self.temperature
+        return np.asarray(softmax(scaled + np.asarray(self.bias), axis=1))
+
+
+def fit_calibration(logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> Calibration:
+    """Temperature and bias of lowest negative log-likelihood on validation crops (L-BFGS-B over log T and
+    bias).
+
+    logits (N, K), labels (N,) in 0..K-1. The likelihood is joined by weak normal priors (see the constants
+    above), so that few events cannot make it run away. Where a class has no validation crop there is nothing
+    to fit: identity. Raises ValueError on logits that are not finite.
+    """
+    z = np.asarray(logits, dtype=np.float64)
+    if not np.isfinite(z).all():
+        raise ValueError("logits to calibrate must be finite")
+    n, k = z.shape
+    target = np.eye(k)[np.asarray(labels)]
+    if n == 0 or not target.any(axis=0).all():
+        return Calibration.identity(k)
+
+    def objective(x: FloatArray) -> tuple[float, FloatArray]:
+        scaled = z * np.exp(-x[0])
+        log_p = log_softmax(scaled + np.concatenate([[0.0], x[1:]]), axis=1)
+        residual = np.exp(log_p) - target  # gradient of the summed NLL by the shifted logits
+        slope = np.concatenate([[-(residual * scaled).sum()], residual[:, 1:].sum(axis=0)])
+        value = -log_p[target > 0].sum() + 0.5 * float(((x / std) ** 2).sum())
+        return value / n, (slope + x / std**2) / n
+
+    std = np.array([LOG_TEMPERATURE_STD, *[BIAS_STD] * (k - 1)])
+    bounds = [(np.log(LOWEST), np.log(HIGHEST)), *[(None, None)] * (k - 1)]
+    options = {"ftol": 1e-12, "gtol": 1e-8, "maxiter": 500}
+    found = minimize(objective, np.zeros(k), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return Calibration(float(np.exp(found.x[0])), (0.0, *(float(b) for b in found.x[1:])))

@@ -1,0 +1,90 @@
+"""Training an event head: on cached features, or together with its encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tapray.model.augment import augment
+from tapray.model.heads import Head
+from tapray.model.tap import TapNet
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search trial chooses."""
+
+    learning_rate: float
+    weight_decay: float
+    dropout: float
+
+
+class Arm(nn.Module):
+    """Encoder and head, both trained, from normalised crop pairs (B, 2, H, W) to logits."""
+
+    def __init__(self, encoder: TapNet, head: Head) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.head.front(self.encoder.features(pairs)))
+        return logits
+
+
+def fit(
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    settings: Settings,
+    steps: int,
+    batch: int,
+    generator: torch.Generator,
+    *,
+    augmented: bool = False,
+) -> None:
+    """Trains in place: Adam, cosine decay, cross-entropy, class-balanced batches.
+
+    Args:
+        inputs: (N, ...) float16 or float32, the module's inputs; labels: (N,) int64.
+        augmented: inputs are crop pairs, to be flipped, turned and varied in intensity.
+
+    Source: arXiv 2411.03924, section 2.3 (Adam, class-balanced sampling, cross-entropy).
+    """
+    module.train()
+    optimizer = torch.optim.Adam(
+        module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    members = [torch.nonzero(labels == c).squeeze(1) for c in torch.unique(labels)]
+    for _ in range(steps):
+        rows = torch.cat([_choose(own, batch // len(members), generator) for own in members])
+        x = inputs[rows].float()
+        x = augment(x, "light", generator) if augmented else x
+        loss = F.cross_entropy(module(x), labels[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+    module.eval()
+
+
+def _choose(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    return rows[torch.randint(len(rows), (n,), generator=generator)]
+
+
+@torch.no_grad()
+def in_batches(
+    function: Callable[[Tensor], Tensor], inputs: NDArray[np.generic] | Tensor, size: int = 256
+) -> Tensor:
+    """`function` over float32 batches of `inputs`, concatenated; no gradient."""
+    parts = [
+        function(torch.as_tensor(np.asarray(inputs[i : i + size])).float())
+        for i in range(0, len(inputs), size)
+    ]
+    return torch.cat(parts)

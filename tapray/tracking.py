@@ -1,0 +1,249 @@
+"""The experiment store. The only module that imports MLflow, and only once a store is used.
+
+A ``Tracker`` is two strings, so it travels to workers; every call names its run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
+
+from tapray.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+IDENTITY = "tapray.identity"  # tag: what a run is looked up by
+NONFINITE = "tapray.nonfinite"  # tag: metrics of which a value was not finite and was left out
+CHANGED = "tapray.changed"  # tag: parameters that a continued run has with another value
+Tags = Mapping[str, str]
+Records = Iterable[Mapping[str, Any]]
+_PARENT = "mlflow.parentRunId"
+_SILENCE = "MLFLOW_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 MLFLOW_LOGGING_LEVEL=ERROR GIT_PYTHON_REFRESH=quiet"
+_MAX_PARAM, _MAX_DIGEST = 6000, 36  # characters that MLflow keeps
+_PER_CALL_METRICS, _PER_CALL_PARAMS = 1000, 100
+_SQLITE, _HTTP = "sqlite:///", ("http://", "https://")
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+def default_uri(out: Path) -> str:
+    """The store of a run folder: an SQLite file beside it, by its absolute path (workers chdir)."""
+    return f"{_SQLITE}{Path(out).absolute().parent / 'mlflow.db'}"
+
+
+def redact(text: str) -> str:
+    """``text`` without user names, passwords and tokens in its addresses."""
+    text = re.sub(r"://(?![/\s])[^\s]*@", "://***@", text)
+    return re.sub(r"(?i)([?&][^=\s]*(?:password|passwd|token|secret|user)=)[^&\s]*", r"\1***", text)
+
+
+def serve(uri: str, port: int) -> list[str]:
+    """The command line of MLflow's comparison page for a store; UserError if that is a server already.
+
+    The store's address goes through the environment: the process list must not show a password.
+    """
+    if uri.startswith(_HTTP):
+        raise UserError("is a server with a page of its own", where=redact(uri), todo="open it in a browser")
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = _absolute(uri)
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # saves eight idle processes
+    _quiet()
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "ui", *options]
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Writes to one experiment of a store; made by ``open`` on the driver, then used anywhere."""
+
+    uri: str
+    experiment_id: str
+
+    @classmethod
+    def open(cls, uri: str, experiment: str, artifact_root: Path | None = None) -> Tracker:
+        """Makes store and experiment where they are missing; to be called before any worker.
+
+        ``artifact_root``: for SQLite by default ``mlartifacts`` beside the file. Raises UserError
+        if the store cannot be used.
+        """
+        uri = _absolute(uri)
+        if uri.startswith(_SQLITE) and artifact_root is None:
+            artifact_root = Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts"
+        with _first_use(uri):
+            client = _client(uri)
+            found = client.get_experiment_by_name(experiment)
+            if found is None:
+                location = artifact_root.absolute().as_uri() if artifact_root else None
+                return cls(uri, client.create_experiment(experiment, artifact_location=location))
+        if found.lifecycle_stage != "active":
+            what, todo = f"experiment {experiment!r} was deleted", "choose another tracking.experiment"
+            raise UserError(what, where=redact(uri), todo=todo)
+        return cls(uri, found.experiment_id)
+
+    def __reduce__(self) -> tuple[type[Tracker], tuple[str, str]]:
+        return Tracker, (self.uri, self.experiment_id)  # without the client
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return _client(self.uri)
+
+    def run(self, name: str, identity: str, parent: str | None = None, tags: Tags | None = None) -> str:
+        """The id of the run with this identity, opened again if it is there, else made.
+
+        ``identity`` (without double quotes) is unique in the experiment and the same each time
+        the job is run, so that a continued job continues its runs. ``parent`` is a run id.
+        """
+        if '"' in identity:
+            raise ValueError(f"identity with a double quote: {identity}")
+        tags = {**(tags or {}), IDENTITY: identity} | ({_PARENT: parent} if parent else {})
+        query, order = f'tags.`{IDENTITY}` = "{identity}"', ["attributes.start_time ASC"]
+        found = self._client.search_runs([self.experiment_id], query, max_results=1, order_by=order)
+        if found:
+            self._client.update_run(found[0].info.run_id, status="RUNNING")
+            self._tag(found[0].info.run_id, tags)
+        run = found[0] if found else self._client.create_run(self.experiment_id, run_name=name, tags=tags)
+        return str(run.info.run_id)
+
+    def params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Logs parameters, nested ones by dotted keys; MLflow fixes them, so changes go to a tag."""
+        from mlflow.entities import Param
+
+        new = {key: redact(str(value))[:_MAX_PARAM] for key, value in _flat(params)}
+        there = self._client.get_run(run_id).data.params
+        fresh = [Param(key, value) for key, value in new.items() if key not in there]
+        for start in range(0, len(fresh), _PER_CALL_PARAMS):
+            self._client.log_batch(run_id, params=fresh[start : start + _PER_CALL_PARAMS])
+        if changed := [f"{key}={new[key]}" for key in new if new[key] != there.get(key, new[key])]:
+            self._tag(run_id, {CHANGED: ", ".join(changed)[:_MAX_PARAM]})
+
+    def metrics(self, run_id: str, metrics: Mapping[str, SupportsFloat], step: int = 0) -> None:
+        """Logs the metrics of one step in one call; non-finite values as in ``metric_history``."""
+        self._log(run_id, [(key, step, float(value)) for key, value in metrics.items()])
+
+    def metric_history(self, run_id: str, records: Records, step_key: str = "step") -> None:
+        """Logs the numbers of many records, each with its step; what is no number is passed over.
+
+        The last record of a step counts. Steps that a metric has already are left, so a continued
+        job may give its whole history. Non-finite values are left out, their keys noted in a tag.
+        """
+        values = {
+            (key, int(record[step_key])): float(value)
+            for record in records
+            for key, value in record.items()
+            if key != step_key and isinstance(value, Real)
+        }
+        keys = {key for key, _ in values} & set(self._client.get_run(run_id).data.metrics)
+        there = {(key, old.step) for key in keys for old in self._client.get_metric_history(run_id, key)}
+        self._log(run_id, [(*at, value) for at, value in values.items() if at not in there])
+
+    def artifact(self, run_id: str, path: Path, folder: str = "") -> None:
+        """Stores a file, or all that a folder holds, under ``folder`` of the run's artifacts."""
+        log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+        log(run_id, str(path), folder or None)
+
+    def model(self, run_id: str, folder: Path) -> None:
+        """Stores a model's folder under ``model``."""
+        self.artifact(run_id, folder, "model")
+
+    def dataset(self, run_id: str, name: str, digest: str, source: str | Path, context: str) -> None:
+        """Notes which data a run used: its name, content hash and place, not the data.
+
+        ``context`` says what for, such as "pretrain". The profile holds the whole hash.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        kind = "http" if str(source).startswith(_HTTP) else "local"
+        place = json.dumps({"url" if kind == "http" else "uri": redact(str(source))})
+        data = Dataset(name, digest[:_MAX_DIGEST], kind, place, profile=json.dumps({"digest": digest}))
+        self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
+
+    def finish(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+        """Ends a run."""
+        self._client.set_terminated(run_id, status)
+
+    def sweep(self, parent: str) -> None:
+        """Ends the children still running as KILLED: a stopped worker cannot end its own run."""
+        query = f"tags.`{_PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
+        while children := self._client.search_runs([self.experiment_id], query):
+            for child in children:
+                self.finish(child.info.run_id, "KILLED")
+
+    def _log(self, run_id: str, values: Sequence[tuple[str, int, float]]) -> None:
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        finite = [Metric(key, value, now, step) for key, step, value in values if math.isfinite(value)]
+        for start in range(0, len(finite), _PER_CALL_METRICS):
+            self._client.log_batch(run_id, metrics=finite[start : start + _PER_CALL_METRICS])
+        if bad := {key for key, _, value in values if not math.isfinite(value)}:
+            known = self._client.get_run(run_id).data.tags.get(NONFINITE, "")
+            self._tag(run_id, {NONFINITE: ", ".join(sorted(bad | set(filter(None, known.split(", ")))))})
+
+    def _tag(self, run_id: str, tags: Tags) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def _quiet() -> None:
+    """Keeps MLflow and what it imports from chatting and from reporting home; before its import."""
+    for setting in _SILENCE.split():
+        os.environ.setdefault(*setting.split("="))
+
+
+def _client(uri: str) -> MlflowClient:
+    _quiet()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _absolute(uri: str) -> str:
+    """An SQLite address with an absolute path; any other as it is."""
+    return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}" if uri.startswith(_SQLITE) else uri
+
+
+@contextmanager
+def _first_use(uri: str) -> Iterator[None]:
+    """Turns what makes a store unusable into one line, soon, and keeps two jobs from making one."""
+    _quiet()
+    import requests
+    import sqlalchemy
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with ExitStack() as stack:
+            if uri.startswith(_SQLITE):
+                path = Path(uri.removeprefix(_SQLITE))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(path.with_name(f".{path.name}.lock").open("ab"))
+                fcntl.flock(lock, fcntl.LOCK_EX)  # MLflow's tables cannot be made by two at once
+            # MLflow itself would try for minutes before it gives up.
+            if uri.startswith(_HTTP):
+                requests.get(uri, timeout=10)
+            elif uri.startswith(_DATABASES):
+                engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+                sqlalchemy.inspect(engine).get_table_names()
+            yield
+    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, ImportError) as error:
+        no_answer = isinstance(error, requests.RequestException)  # its text is long and unclear
+        reason = type(error).__name__ if no_answer else redact(str(error).strip().split("\n")[0])[:200]
+        what = f"tracking store cannot be used ({reason})"
+        raise UserError(what, where=redact(uri), todo="check tracking.uri") from None
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        name = f"{prefix}{key}"
+        yield from _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]

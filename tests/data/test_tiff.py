@@ -1,0 +1,146 @@
+"""TIFF stacks of all kinds, whole, cut short and damaged."""
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tapray.data.movies import Movie, open_movie
+from tapray.errors import UserError
+
+STACKS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bare": {"metadata": None},
+    "imagej": {"imagej": True},
+    "imagej_time": {"imagej": True, "metadata": {"axes": "TYX"}},
+    "imagej_one_header": {"imagej": True, "metadata": {"axes": "TYX"}, "truncate": True},
+    "bigtiff": {"bigtiff": True},
+    "big_endian": {"byteorder": ">"},
+    "big_endian_one_header": {"byteorder": ">", "truncate": True},
+    "ome": {"ome": True, "metadata": {"axes": "TYX"}},
+    "zlib": {"compression": "zlib", "predictor": True},
+    "lzw": {"compression": "lzw"},
+    "zstd": {"compression": "zstd"},
+    "tiled": {"tile": (16, 16)},
+    "strips": {"rowsperstrip": 5, "metadata": None},
+}
+
+
+def frames(n: int = 6, height: int = 17, width: int = 23, dtype: type = np.uint16) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, np.iinfo(dtype).max, (n, height, width)).astype(dtype)
+
+
+def opened(path: Path) -> Movie | None:
+    """The movie, or None where opening it is a UserError; any other error is a failure."""
+    with contextlib.suppress(UserError):
+        return open_movie(path)
+    return None
+
+
+@pytest.mark.parametrize("kind", STACKS)
+def test_every_kind_of_stack_is_read_in_part_and_in_whole(tmp_path: Path, kind: str) -> None:
+    pixels = frames()
+    tifffile.imwrite(tmp_path / "m.tif", pixels, **STACKS[kind])
+    movie = open_movie(tmp_path / "m.tif")
+    assert (movie.shape, movie.dtype, movie.name) == ((6, 17, 23), np.dtype(np.uint16), "m")
+    np.testing.assert_array_equal(movie.read(0, 6), pixels)
+    part = movie.read(2, 4)
+    np.testing.assert_array_equal(part, pixels[2:4])
+    assert part.dtype == np.uint16
+    assert part.dtype.isnative
+    assert movie.read(3, 3).shape == (0, 17, 23)
+
+
+@pytest.mark.parametrize("kind", STACKS)
+def test_a_truncated_stack_is_never_read_as_something_else(tmp_path: Path, kind: str) -> None:
+    pixels = frames()
+    whole, cut = tmp_path / "m.tif", tmp_path / "cut.tif"
+    tifffile.imwrite(whole, pixels, **STACKS[kind])
+    content = whole.read_bytes()
+    at_open = 0
+    lengths = range(0, len(content), len(content) // 60)
+    for length in lengths:
+        cut.write_bytes(content[:length])
+        movie = opened(cut)
+        if movie is None:
+            at_open += 1
+        else:  # some writers keep what nobody needs at the end: then nothing is lost
+            np.testing.assert_array_equal(movie.read(0, movie.shape[0]), pixels)
+    assert at_open > 0.8 * len(lengths)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(sorted(STACKS)), data=st.data())
+def test_damage_is_a_user_error_or_harmless(tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    file = tmp_path / "m.tif"
+    tifffile.imwrite(file, frames(5), **STACKS[kind])
+    content = bytearray(file.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at] = data.draw(st.integers(0, 255))
+    file.write_bytes(content)
+    movie = opened(file)
+    if movie is not None:
+        with contextlib.suppress(UserError):
+            assert movie.read(0, movie.shape[0]).shape == movie.shape
+
+
+def test_damaged_compressed_pixels_are_a_user_error_on_reading(tmp_path: Path) -> None:
+    file = tmp_path / "m.tif"
+    tifffile.imwrite(file, frames(), compression="zlib")
+    with tifffile.TiffFile(file) as tif:
+        at = tif.pages[3].dataoffsets[0]
+    content = bytearray(file.read_bytes())
+    content[at : at + 40] = bytes(40)
+    file.write_bytes(content)
+    movie = open_movie(file)
+    np.testing.assert_array_equal(movie.read(0, 3), frames()[:3])
+    with pytest.raises(UserError, match=r"m\.tif: .*damaged"):
+        movie.read(2, 4)
+
+
+def test_faults_leave_no_lines_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "m.tif"
+    tifffile.imwrite(file, frames(), metadata=None, compression="zlib")
+    file.write_bytes(file.read_bytes()[:1500])
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    try:
+        with pytest.raises(UserError):
+            open_movie(file)
+    finally:
+        root.handlers = handlers
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "how", "match"),
+    [
+        (frames(1)[0], {}, "one frame only"),
+        (frames().astype(np.float32), {}, "float32, not 8 or 16 bit unsigned"),
+        (frames().astype(np.int16), {}, "int16, not 8 or 16 bit unsigned"),
+        (np.zeros((5, 8, 9, 3), np.uint8), {"photometric": "rgb"}, r"axes .*S.* are not time, Y, X"),
+        (np.zeros((8, 9, 3), np.uint8), {"photometric": "rgb"}, "are not time, Y, X"),
+        (np.zeros((3, 8, 9), np.uint8), {"photometric": "rgb", "planarconfig": "separate"}, "are not time"),
+        (np.zeros((5, 2, 8, 9), np.uint8), {"imagej": True, "metadata": {"axes": "TCYX"}}, "axes TCYX"),
+    ],
+)
+def test_faults_of_stacks(tmp_path: Path, pixels: np.ndarray, how: dict[str, Any], match: str) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", pixels, **how)
+    with pytest.raises(UserError, match=match) as caught:
+        open_movie(tmp_path / "m.tif")
+    assert "m.tif" in str(caught.value)
+
+
+def test_frames_of_differing_shape_in_a_stack_are_a_fault(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "m.tif") as writer:
+        writer.write(np.zeros((8, 9), np.uint8), metadata=None)
+        writer.write(np.zeros((8, 10), np.uint8), metadata=None)
+    with pytest.raises(UserError, match=r"m\.tif: frames differ: frame 1 is \(8, 10\)"):
+        open_movie(tmp_path / "m.tif")

@@ -1,0 +1,300 @@
+"""The report on synthetic studies: what is written, what it says, and that it says so every time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+from scipy.special import expit
+
+from tapray.report import Prediction, print_table, write_report
+from tapray.report.figures import reliability_table
+from tapray.report.tables import chosen_heads, compare, summarise, write_tables
+from tapray.study.calibration import fit_calibration
+from tapray.study.metrics import probability_scores, score
+
+SKILL = {"tap": 2.6, "fine_tune": 2.4, "random_default": 1.6, "random_paper": 1.3, "end_to_end": 1.0}
+
+
+def synthetic(
+    inits: Sequence[str] = ("tap", "random_default", "end_to_end"),
+    heads: Sequence[str] = ("pooled", "linear"),
+    budgets: Sequence[int] = (5, 10, 20),
+    seeds: int = 5,
+    n_test: int = 1500,
+    arrow: float = 0.73,
+    split: str = "movie",
+) -> dict[str, Any]:
+    """Runs of a balanced, overconfident head at 4 % events, better with more labels and with pretraining."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random(n_test) < 0.04).astype(np.int64)
+    truth = {"test": labels, "val": (rng.random(n_test) < 0.04).astype(np.int64)}
+    rows, trials, predictions = [], [], {}
+    for init in inits:
+        for h, head in enumerate(heads):
+            for budget in budgets:
+                skill = SKILL[init] - 0.3 * h + 0.4 * np.log2(budget / budgets[0])
+                trials.append(
+                    {
+                        "init": init,
+                        "head": head,
+                        "budget": budget,
+                        "trial": 0,
+                        "lr": 1e-3,
+                        "val_ap": expit(skill),
+                    }
+                )
+                for seed in range(seeds):
+                    own = skill + rng.normal(0, 0.15)
+                    logits = {
+                        part: np.stack(
+                            [np.zeros(n_test), 2 * (own * y - 0.5 * own + rng.normal(size=n_test))], axis=1
+                        )
+                        for part, y in truth.items()
+                    }
+                    fitted = fit_calibration(logits["val"], truth["val"])
+                    predictions[init, head, budget, seed] = Prediction(
+                        labels=labels,
+                        logits=logits["test"],
+                        temperature=fitted.temperature,
+                        bias=fitted.bias,
+                        groups=np.arange(n_test) // 6,
+                    )
+                    before, after = (
+                        probability_scores(p, labels, truth["val"].mean())
+                        for p in (_softmax(logits["test"]), fitted.apply(logits["test"]))
+                    )
+                    row = {
+                        "init": init,
+                        "head": head,
+                        "budget": budget,
+                        "budget_unit": "events",
+                        "seed": seed,
+                    }
+                    row |= {
+                        "split": split,
+                        "leaky": split == "random_crop",
+                        "n_train": budget * 18,
+                        "n_test": n_test,
+                    }
+                    row |= {
+                        "n_events_train": budget * 8,
+                        "n_events_test": labels.sum(),
+                        "prevalence": labels.mean(),
+                    }
+                    row |= {"arrow_accuracy": arrow, **score(fitted.apply(logits["test"]), labels, 2)}
+                    row |= {
+                        "temperature": fitted.temperature,
+                        "bias": fitted.bias,
+                        "ece_constant": after["ece_constant"],
+                    }
+                    row |= {f"{name}_before": before[name] for name in ("ece", "nll", "brier")}
+                    row |= {f"{name}_after": after[name] for name in ("ece", "nll", "brier")}
+                    rows.append(row)
+    steps = np.arange(100, 900, 100)
+    history = [
+        {"step": s, "train_accuracy": 0.5 + (arrow - 0.48) * (1 - np.exp(-s / 250)), "val_accuracy": a}
+        for s, a in zip(steps, 0.5 + (arrow - 0.5) * (1 - np.exp(-steps / 250)), strict=True)
+    ]
+    return {
+        "results": pd.DataFrame(rows),
+        "trials": pd.DataFrame(trials).assign(status="TERMINATED"),
+        "predictions": predictions,
+        "audit": {"test_overlap_train": 0.0, "test_overlap_pretrain": 0.0, "crops": 4200},
+        "history": history,
+    }
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+@pytest.fixture(scope="module")
+def study() -> dict[str, Any]:
+    return synthetic(budgets=(5, 10), seeds=3, n_test=400)
+
+
+@pytest.fixture(scope="module")
+def report(study: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    written = write_report(folder, **study)
+    assert sorted(written) == sorted(folder.iterdir())  # nothing else, nothing left over
+    return folder
+
+
+def test_the_same_study_gives_the_same_bytes(study: dict[str, Any], report: Path, tmp_path: Path) -> None:
+    shuffled = study | {"results": study["results"].sample(frac=1, random_state=0)}
+    write_report(tmp_path, **shuffled)
+    differing = [
+        path.name for path in report.iterdir() if path.read_bytes() != (tmp_path / path.name).read_bytes()
+    ]
+    assert differing == []
+
+
+def test_figures_are_pictures_with_their_numbers(report: Path) -> None:
+    for name in ("label_budget", "reliability", "arrow"):
+        with Image.open(report / f"{name}.png") as picture:
+            assert min(picture.size) > 400
+            assert len(picture.convert("RGB").getcolors(1_000_000) or []) > 20
+        assert "</svg>" in (report / f"{name}.svg").read_text()
+        assert len(pd.read_csv(report / f"{name}.csv")) >= 8
+    summary, curve = (pd.read_csv(report / f"{name}.csv") for name in ("summary", "label_budget"))
+    pd.testing.assert_series_equal(curve["ap_high"], summary["ap_high"])
+
+
+def test_results_table(study: dict[str, Any], report: Path) -> None:
+    wanted = (
+        "init,head,budget,budget_unit,seed,split,n_train,n_test,n_events_train,n_events_test,prevalence,"
+        "arrow_accuracy,ap,f1,precision_0,recall_0,precision_1,recall_1,precision_2,recall_2,balanced_accuracy,mcc,"
+        "temperature,bias,ece_before,ece_after,ece_constant,nll_before,nll_after,brier_before,brier_after,leaky"
+    )
+    assert (report / "results.csv").read_text().split("\n")[0] == wanted
+    table = pd.read_csv(report / "results.csv")
+    assert len(table) == len(study["results"]) == 3 * 2 * 2 * 3
+    assert list(dict.fromkeys(table["init"])) == ["tap", "random_default", "end_to_end"]
+    row = study["results"].query("init == 'tap' and head == 'linear' and budget == 5 and seed == 1").iloc[0]
+    found = table.query("init == 'tap' and head == 'linear' and budget == 5 and seed == 1").iloc[0]
+    assert found["ap"] == float(f"{row['ap']:.6g}")
+    assert found["bias"] == float(f"{row['bias'][1]:.6g}")
+    assert table["precision_2"].isna().all()
+
+
+def test_three_classes_have_two_biases(study: dict[str, Any], tmp_path: Path) -> None:
+    biases = [(0.0, 1 / 3, -2.0)] * len(study["results"])
+    write_tables(tmp_path, study["results"].assign(bias=biases), study["trials"])
+    assert set(pd.read_csv(tmp_path / "results.csv")["bias"]) == {"0.333333;-2"}
+
+
+def test_trials_keep_their_hyperparameters(report: Path) -> None:
+    first = (report / "trials.csv").read_text().split("\n")[:2]
+    assert first[0] == "init,head,budget,trial,status,val_ap,lr"
+    assert first[1].startswith("tap,linear,5,0,TERMINATED,0.9")
+
+
+def test_summary_is_over_seeds(study: dict[str, Any]) -> None:
+    summary = summarise(study["results"])
+    values = study["results"].query("init == 'tap' and head == 'pooled' and budget == 10")["ap"].to_numpy()
+    row = summary.query("init == 'tap' and head == 'pooled' and budget == 10").iloc[0]
+    half = 4.302653 * values.std(ddof=1) / np.sqrt(3)  # Student t, 2 degrees of freedom
+    assert row["n_seeds"] == 3
+    found = [row[f"ap_{part}"] for part in ("mean", "std", "low", "high")]
+    assert found == pytest.approx(
+        [values.mean(), values.std(ddof=1), values.mean() - half, values.mean() + half]
+    )
+    mixed = study["results"].assign(split=["movie", "tile"] * (len(study["results"]) // 2))
+    with pytest.raises(ValueError, match="several splits"):
+        summarise(mixed)
+
+
+def test_comparisons_pair_the_seeds_and_choose_heads_on_validation(study: dict[str, Any]) -> None:
+    results, trials = study["results"], study["trials"].copy()
+    trials.loc[(trials["init"] == "tap") & (trials["head"] == "linear"), "val_ap"] = 0.99
+    assert chosen_heads(trials)["tap", 5] == "linear"
+    assert chosen_heads(trials)["end_to_end", 5] == "pooled"
+    table = compare(results.drop(results.query("init == 'tap' and seed == 2").index), trials)
+    row = table.query("budget == 5 and head == 'best' and other == 'end_to_end' and metric == 'ap'").iloc[0]
+    assert (row["head_tap"], row["head_other"], row["n_seeds"]) == ("linear", "pooled", 2)
+    early = results[(results["budget"] == 5) & (results["seed"] < 2)]
+    cells = early.set_index(["init", "head", "seed"])["ap"].sort_index()
+    difference = cells["tap", "linear"] - cells["end_to_end", "pooled"]
+    half = 12.7062 * difference.std(ddof=1) / np.sqrt(2)
+    assert row["difference"] == pytest.approx(difference.mean())
+    assert row["high"] - row["difference"] == pytest.approx(half, rel=1e-5)
+    assert set(table["head"]) == {"linear", "pooled", "best"}
+    assert set(compare(results, trials.iloc[:0])["head"]) == {"linear", "pooled"}
+    assert compare(results[results["init"] != "tap"], trials).empty
+
+
+def test_reliability_is_of_the_same_ece_as_the_table(study: dict[str, Any]) -> None:
+    cell = ("tap", "pooled", 10)
+    runs = [run for key, run in study["predictions"].items() if key[:3] == cell]
+    rows = study["results"].query("init == 'tap' and head == 'pooled' and budget == 10")
+    for calibrated, column in ((False, "ece_before"), (True, "ece_after")):
+        table, ece = reliability_table(runs, calibrated, np.random.default_rng(0))
+        assert ece.startswith(f"{rows[column].mean():.3f} [")
+        assert table["crops_per_seed"].sum() == pytest.approx(400)
+        filled = table[table["crops_per_seed"] > 0]
+        assert (filled["probability"] >= filled["bin_low"]).all()
+        assert (filled["probability"] <= filled["bin_high"]).all()
+        assert (table["event_share"].fillna(0) * table["crops_per_seed"]).sum() == pytest.approx(
+            runs[0]["labels"].sum()
+        )
+        assert (filled["low"] <= filled["high"]).all()
+
+
+def test_the_page_states_claims_with_both_intervals(report: Path) -> None:
+    page = (report / "report.md").read_text()
+    pairs = pd.read_csv(report / "test_differences.csv")
+    row = pairs.query("budget == 5 and head == 'best' and other == 'end_to_end'").iloc[0]
+    assert row["low"] > 0
+    claim = next(
+        line for line in page.splitlines() if line.startswith("- At 5 events") and "end_to_end" in line
+    )
+    assert f"beats `end_to_end` ({row['head_other']} head, AP {row['mean_other']:.3f}" in claim
+    assert f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] AP over 3 seeds" in claim
+    assert f"[{row['test_low']:+.3f}, {row['test_high']:+.3f}] over test crops" in claim
+    assert row["test_low"] < row["difference"] < row["test_high"]
+    assert "| test_overlap_train | 0 |" in page
+    assert "The mean ECE falls in 12 of 12 rows" in page
+    assert "LEAKY" not in page
+    assert "WARNING" not in page
+    assert all(f"]({path.name})" in page for path in report.iterdir() if path.name != "report.md")
+
+
+def test_the_page_warns(tmp_path: Path) -> None:
+    """A leaky split, an arrow that was not found, and arms that do not differ are all called so."""
+    poor = synthetic(
+        inits=("tap", "fine_tune"),
+        heads=("linear",),
+        budgets=(5,),
+        n_test=300,
+        arrow=0.51,
+        split="random_crop",
+    )
+    write_report(tmp_path, **poor)
+    page = (tmp_path / "report.md").read_text()
+    assert "**LEAKY: test crops overlap training crops" in page
+    assert "WARNING: the arrow accuracy has not left 0.5" in page
+    assert "is not told apart from `fine_tune`" in page
+    console = Console(width=80, file=io.StringIO(), record=True)
+    print_table(console, summarise(poor["results"]))
+    assert "split by random_crop LEAKY" in console.export_text()
+
+
+def test_a_study_without_pretraining(tmp_path: Path) -> None:
+    plain = synthetic(
+        inits=("random_default",), heads=("linear",), budgets=(5,), seeds=2, n_test=300, arrow=float("nan")
+    )
+    written = write_report(tmp_path, **(plain | {"history": []}))
+    page = (tmp_path / "report.md").read_text()
+    assert "Nothing was pretrained" in page
+    assert "not among the runs" in page
+    assert "arrow.png" not in {path.name for path in written}
+
+
+def test_predictions_of_other_crops_are_refused(study: dict[str, Any], tmp_path: Path) -> None:
+    key = ("tap", "pooled", 5, 0)
+    other = study["predictions"][key] | {"labels": 1 - study["predictions"][key]["labels"]}
+    with pytest.raises(ValueError, match="same test crops"):
+        write_report(tmp_path, **(study | {"predictions": study["predictions"] | {key: other}}))
+
+
+def test_the_printed_table_fits_a_terminal(study: dict[str, Any]) -> None:
+    console = Console(width=80, file=io.StringIO(), record=True)
+    summary = summarise(study["results"])
+    print_table(console, summary)
+    text = console.export_text()
+    row = summary.query("init == 'random_default' and head == 'linear' and budget == 10").iloc[0]
+    line = next(line for line in text.splitlines() if line.split()[:3] == ["random_default", "linear", "10"])
+    assert line.split()[3] == f"{row['ap_mean']:.3f}±{row['ap_high'] - row['ap_mean']:.3f}"
+    assert "…" not in text
+    assert "Arrow accuracy 0.730" in " ".join(text.split())
+    assert len([line for line in text.splitlines() if "±0" in line]) == len(summary)

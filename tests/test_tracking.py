@@ -1,0 +1,243 @@
+"""What MLflow reads back from a real SQLite store, above all when a job is continued."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tapray.errors import UserError
+from tapray.tracking import CHANGED, IDENTITY, NONFINITE, Tracker, default_uri, redact, serve
+
+
+@pytest.fixture(scope="session")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
+    """One store for all tests: making one takes seconds."""
+    out = tmp_path_factory.mktemp("tracking") / "runs" / "demo"
+    return Tracker.open(default_uri(out), "tapray")
+
+
+def read(tracker: Tracker, run_id: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracker.uri).get_run(run_id)
+
+
+def history(tracker: Tracker, run_id: str, key: str) -> list[tuple[int, float]]:
+    from mlflow import MlflowClient
+
+    found = MlflowClient(tracking_uri=tracker.uri).get_metric_history(run_id, key)
+    return sorted((metric.step, metric.value) for metric in found)
+
+
+def runs_of(tracker: Tracker, identity: str) -> list[str]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracker.uri)
+    found = client.search_runs([tracker.experiment_id], f"tags.`{IDENTITY}` = '{identity}'")
+    return [run.info.run_id for run in found]
+
+
+def test_import_is_cheap() -> None:
+    code = "import sys, tapray.tracking; print('mlflow' in sys.modules, 'pandas' in sys.modules)"
+    argv = [sys.executable, "-c", code]
+    root = Path(__file__).parents[1]
+    assert subprocess.run(argv, cwd=root, capture_output=True, text=True).stdout == "False False\n"
+
+
+def test_default_uri_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_uri(Path("runs/demo")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:hush@db:5432/x", "postgresql://***@db:5432/x"),
+        ("no https://me:h/u@sh@host/a here", "no https://***@host/a here"),
+        ("https://hush@host", "https://***@host"),
+        ("postgresql://db/x?user=me&password=hush&a=1", "postgresql://db/x?user=***&password=***&a=1"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("http://host:5000/x", "http://host:5000/x"),
+    ],
+)
+def test_redact(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+def test_open_finds_the_experiment_again(tracker: Tracker) -> None:
+    from mlflow import MlflowClient
+
+    assert Tracker.open(tracker.uri, "tapray", Path("/elsewhere")) == tracker
+    experiment = MlflowClient(tracking_uri=tracker.uri).get_experiment(tracker.experiment_id)
+    store = Path(tracker.uri.removeprefix("sqlite:///"))
+    assert experiment.artifact_location == (store.parent / "mlartifacts").as_uri()
+    MlflowClient(tracking_uri=tracker.uri).delete_experiment(Tracker.open(tracker.uri, "old").experiment_id)
+    with pytest.raises(UserError, match="experiment 'old' was deleted"):
+        Tracker.open(tracker.uri, "old")
+
+
+def test_same_identity_continues_one_run(tracker: Tracker) -> None:
+    parent = tracker.run("job", "job/1")
+    first = tracker.run("tap-5", "job/1/tap's", parent, {"init": "tap"})
+    tracker.finish(first)
+    assert read(tracker, first).info.status == "FINISHED"
+    again = pickle.loads(pickle.dumps(tracker)).run("tap-5", "job/1/tap's", parent, {"init": "tap", "n": "2"})
+    other = tracker.run("tap-10", "job/1/TAP's", parent)
+    assert again == first
+    assert other != first
+    run = read(tracker, first)
+    assert (run.info.run_name, run.info.status) == ("tap-5", "RUNNING")
+    assert run.data.tags["mlflow.parentRunId"] == parent
+    assert (run.data.tags["init"], run.data.tags["n"]) == ("tap", "2")
+    with pytest.raises(ValueError, match="double quote"):
+        tracker.run("x", 'a"b')
+
+
+def test_deleted_runs_are_not_continued(tracker: Tracker) -> None:
+    from mlflow import MlflowClient
+
+    first = tracker.run("a", "deleted")
+    MlflowClient(tracking_uri=tracker.uri).delete_run(first)
+    assert tracker.run("a", "deleted") != first
+    assert len(runs_of(tracker, "deleted")) == 1
+
+
+def test_params_are_flat_and_may_be_logged_again(tracker: Tracker) -> None:
+    run = tracker.run("p", "params")
+    params: dict[str, Any] = {"crops": {"size": 48, "draw": "sites"}, "seeds": (0, 1), "note": "x" * 7000}
+    params["tracking"] = {"uri": "http://me:hush@host"}
+    params |= {f"p{i:03d}": i for i in range(150)}
+    tracker.params(run, params)
+    tracker.params(run, params | {"late": 1})
+    there = read(tracker, run).data
+    assert (there.params["crops.size"], there.params["seeds"], there.params["late"]) == ("48", "(0, 1)", "1")
+    assert (len(there.params["note"]), len(there.params)) == (6000, 156)
+    assert there.params["tracking.uri"] == "http://***@host"
+    assert CHANGED not in there.tags
+    tracker.params(run, {"crops": {"size": 64}})
+    there = read(tracker, run).data
+    assert (there.params["crops.size"], there.tags[CHANGED]) == ("48", "crops.size=64")
+
+
+def test_metrics_leave_out_what_is_not_finite(tracker: Tracker) -> None:
+    run = tracker.run("m", "metrics")
+    tracker.metrics(run, {"loss": np.float32(0.5), "ap": math.nan}, step=3)
+    tracker.metrics(run, {"ece": math.inf})
+    there = read(tracker, run).data
+    assert there.metrics == {"loss": 0.5}
+    assert there.tags[NONFINITE] == "ap, ece"
+    assert history(tracker, run, "loss") == [(3, 0.5)]
+
+
+def test_metric_history_is_not_doubled(tracker: Tracker) -> None:
+    run = tracker.run("h", "history")
+    records: list[dict[str, Any]] = [
+        {"step": i, "loss": 1 / (i + 1), "arrow": np.float32(0.5), "phase": "x"} for i in range(700)
+    ]
+    tracker.metric_history(run, [*records, {"step": 699, "loss": 0.25}])  # a step begun twice
+    more = [*records, {"step": 700, "loss": 0.125, "ap": math.nan}]
+    tracker.metric_history(run, more)
+    tracker.metric_history(run, more)
+    expected = [(i, 1 / (i + 1)) for i in range(699)] + [(699, 0.25), (700, 0.125)]
+    assert history(tracker, run, "loss") == expected
+    assert len(history(tracker, run, "arrow")) == 700
+    there = read(tracker, run).data
+    assert (set(there.metrics), there.tags[NONFINITE]) == ({"loss", "arrow"}, "ap")
+    tracker.metric_history(run, [{"epoch": 5, "val": 2}], step_key="epoch")
+    assert history(tracker, run, "val") == [(5, 2.0)]
+
+
+def test_artifacts_models_and_datasets(tracker: Tracker, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "weights.bin").write_bytes(b"w")
+    (tmp_path / "curve.svg").write_text("<svg/>")
+    run = tracker.run("a", "artifacts")
+    tracker.artifact(run, tmp_path / "curve.svg", "figures")
+    tracker.artifact(run, tmp_path / "curve.svg")
+    tracker.model(run, tmp_path / "m")
+    digest = "0123456789abcdef" * 4
+    for _ in range(2):
+        tracker.dataset(run, "crops", digest, tmp_path, "study")
+    there = read(tracker, run)
+    root = Path(there.info.artifact_uri.removeprefix("file://"))
+    found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    assert found == {"figures/curve.svg", "curve.svg", "model/weights.bin"}
+    (entry,) = there.inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.digest) == ("crops", digest[:36])
+    assert json.loads(entry.dataset.profile) == {"digest": digest}
+    assert json.loads(entry.dataset.source) == {"uri": str(tmp_path)}
+    assert [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", "study")]
+
+
+def test_sweep_ends_children_still_running(tracker: Tracker) -> None:
+    parent, stranger = tracker.run("job", "sweep"), tracker.run("other", "sweep/other")
+    running = [tracker.run(f"c{i}", f"sweep/{i}", parent) for i in range(2)]
+    done = tracker.run("d", "sweep/done", parent)
+    tracker.finish(done)
+    tracker.sweep(parent)
+    assert [read(tracker, run).info.status for run in running] == ["KILLED", "KILLED"]
+    assert read(tracker, done).info.status == "FINISHED"
+    assert read(tracker, stranger).info.status == read(tracker, parent).info.status == "RUNNING"
+
+
+def test_nothing_is_printed(tracker: Tracker) -> None:
+    code = (
+        "import sys; from tapray.tracking import Tracker\n"
+        "tracker = Tracker(*sys.argv[1:]); run = tracker.run('q', 'quiet'); tracker.metrics(run, {'a': 1})"
+    )
+    argv = [sys.executable, "-c", code, tracker.uri, tracker.experiment_id]
+    root = Path(__file__).parents[1]
+    result = subprocess.run(argv, cwd=root, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert len(runs_of(tracker, "quiet")) == 1
+
+
+def test_unusable_stores_are_one_quick_line(tmp_path: Path) -> None:
+    (tmp_path / "not.db").write_text("This is plain text, surely no database. " * 50)
+    with socket.socket() as taken:  # bound but not listening: nobody answers here
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        uris = {
+            f"sqlite:///{tmp_path}/not.db": "file is not a database",
+            f"sqlite:///{tmp_path}/not.db/a.db": "Not a directory|File exists",
+            f"http://me:hush@{address}": "cannot be used .ConnectionError.",
+            f"postgresql://me:hush@{address}/x": "psycopg|refused",
+            f"{tmp_path}/mlruns": "filesystem tracking backend",
+            "foo://me:hush@x": "unsupported URI",
+        }
+        begun = time.monotonic()
+        for uri, text in uris.items():
+            with pytest.raises(UserError, match=text) as caught:
+                Tracker.open(uri, "tapray")
+            assert "hush" not in str(caught.value)
+            assert "\n" not in str(caught.value)
+        assert time.monotonic() - begun < 30  # MLflow alone takes minutes
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_serve_is_local_and_hides_the_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")  # restored after the test
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    monkeypatch.chdir(tmp_path)
+    argv = serve("postgresql://me:hush@db/x", 5001)
+    assert argv[:4] == [sys.executable, "-m", "mlflow", "ui"]
+    assert argv[argv.index("--host") + 1] == "127.0.0.1"
+    assert argv[argv.index("--port") + 1] == "5001"
+    assert "hush" not in " ".join(argv)
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "1"
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:hush@db/x"
+    serve("sqlite:///a.db", 5001)
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/a.db"
+    with pytest.raises(UserError, match=r"http://\*\*\*@host: is a server with a page of its own"):
+        serve("http://me:hush@host", 5001)
