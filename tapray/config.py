@@ -132,7 +132,7 @@ class PretrainConfig(Section):
     steps_per_epoch: int = Field(100, ge=1)
     epochs: int = Field(8, ge=1)
     sampler: SamplerKind = SamplerKind.CHANGE
-    candidates: int = Field(12, ge=1)  # change: as sharp as the best of so many uniform candidates
+    candidates: int = Field(100, ge=1)  # change: as sharp as the best of so many uniform candidates
     optimizer: Literal["adam", "adamw"] = "adam"
     schedule: Literal["one_cycle", "cyclic"] = "one_cycle"  # cyclic: published
     learning_rate: float = Field(4e-3, gt=0)  # the highest of the schedule

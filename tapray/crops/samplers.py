@@ -37,9 +37,9 @@ def grid_shape(height: int, width: int, size: int) -> tuple[int, int]:
 def score_pair(first: NDArray[np.float32], second: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """Label-free scores of every candidate crop of one frame pair.
 
-    Change is the mean squared difference plus the absolute change of the mean within the
-    crop, after the second frame was matched to the first in mean and spread (bleaching,
-    lamp flicker) and both were smoothed a little (noise, sub-pixel drift).
+    Change is the mean squared difference within the central two thirds of the crop, so that
+    what changes is not cut off at its border, after the second frame was matched to the first
+    in mean and spread (bleaching, lamp flicker) and both were smoothed (noise, sub-pixel drift).
 
     Args:
         first, second: (H, W) normalised frames.
@@ -47,17 +47,15 @@ def score_pair(first: NDArray[np.float32], second: NDArray[np.float32], size: in
     Returns:
         (2, gy, gx) float32: change and brightness.
     """
-    a, b = (gaussian_filter(frame, 1.5, mode="nearest") for frame in (first, second))
+    a, b = (gaussian_filter(frame, 2.0, mode="nearest") for frame in (first, second))
     b = (b - b.mean()) * (a.std() / max(float(b.std()), 1e-6)) + a.mean()
-    difference = b - a
-    squared, signed, bright = (_box(image, size) for image in (difference**2, difference, a + b))
-    return np.stack([squared + np.abs(signed) * np.sqrt(squared.mean()), bright / 2])
+    return np.stack([_inner_mean((b - a) ** 2, size), _inner_mean((a + b) / 2, size)])
 
 
-def _box(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Mean over each candidate crop."""
-    half = size // 2  # uniform_filter centres its window at index half for even sizes
-    mean = uniform_filter(image, size, mode="nearest")
+def _inner_mean(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """(gy, gx) mean over the central two thirds of each candidate crop."""
+    half = size // 2
+    mean = uniform_filter(image, max(1, 2 * size // 3), mode="nearest")
     gy, gx = grid_shape(*image.shape, size)
     return mean[half : half + gy * STRIDE : STRIDE, half : half + gx * STRIDE : STRIDE]
 

@@ -11,15 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tapray.config import Init
-from tapray.report.figures import (
-    RESAMPLES,
-    Prediction,
-    Predictions,
-    arrow_curve,
-    label_budget_curve,
-    reliability_diagrams,
-)
+from tapray.report.figures import arrow_curve, label_budget_curve, reliability_diagrams
 from tapray.report.page import page
+from tapray.report.reliability import RESAMPLES, Prediction, Predictions
 from tapray.report.tables import beside, compare, print_table, summarise, write_csv, write_tables
 from tapray.study.calibration import Calibration
 from tapray.study.metrics import event_probability

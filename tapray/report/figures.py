@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,13 +12,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
-from numpy.typing import NDArray
 
 from tapray.config import Init
-from tapray.report.tables import RANKS, beside, summarise, test_set, write_csv
-from tapray.study.calibration import Calibration
-from tapray.study.metrics import N_BINS, calibration_bins, event_probability
-from tapray.study.statistics import bootstrap_ratio, interval
+from tapray.report.reliability import Prediction, Predictions, reliability_table
+from tapray.report.tables import CELL, RANKS, beside, summarise, test_set, write_csv
 
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
 BLACK, GREY = "#000000", "#666666"
@@ -39,20 +36,6 @@ LOOK: Any = {
     "savefig.dpi": 160,
     "svg.hashsalt": "tapray",  # same figure, same bytes
 }
-RESAMPLES = 1000
-
-
-class Prediction(TypedDict):
-    """What one final run said about the N test crops."""
-
-    labels: NDArray[np.integer[Any]]  # (N,) in 0..K-1
-    logits: NDArray[np.floating[Any]]  # (N, K), not calibrated
-    temperature: float
-    bias: Sequence[float]  # K, of class 0 first
-    groups: NDArray[Any]  # (N,) cluster of each crop
-
-
-Predictions = Mapping[tuple[str, str, int, int], Prediction]  # by init, head, budget, seed
 
 
 def label_budget_curve(results: pd.DataFrame, path: Path) -> list[Path]:
@@ -72,11 +55,8 @@ def label_budget_curve(results: pd.DataFrame, path: Path) -> list[Path]:
             for place, init in enumerate(inits):
                 rows = summary[(summary["head"] == head) & (summary["init"] == init)].sort_values("budget")
                 _arm(panel, rows, init, dodge=1.025 ** (place - (len(inits) - 1) / 2))
-            panel.axhline(first["prevalence"], color=GREY, lw=0.8)
+            _line(panel, first["prevalence"], "chance")
             _budget_axis(panel, sorted(summary["budget"].unique()), str(first["budget_unit"]))
-            panel.text(
-                0.98, first["prevalence"] + 0.012, "chance", color=GREY, ha="right", transform=_across(panel)
-            )
             panel.set_title(f"{head} head")
         axes[0].set_ylabel("average precision on the test set")
         handles, names = axes[0].get_legend_handles_labels()
@@ -88,34 +68,16 @@ def label_budget_curve(results: pd.DataFrame, path: Path) -> list[Path]:
             fontsize=8,
             color=GREY,
         )
-        columns = [
-            "init",
-            "head",
-            "budget",
-            "budget_unit",
-            "n_seeds",
-            "ap_mean",
-            "ap_low",
-            "ap_high",
-            "prevalence",
-        ]
-        return _save(figure, summary[columns], path)
+        columns = ["budget_unit", "n_seeds", "ap_mean", "ap_low", "ap_high", "prevalence"]
+        return _save(figure, summary[[*CELL, *columns]], path)
 
 
 def _arm(panel: Axes, rows: pd.DataFrame, init: str, dodge: float) -> None:
     colour, marker, line = STYLES[Init(init)]
     reach = np.stack([rows["ap_mean"] - rows["ap_low"], rows["ap_high"] - rows["ap_mean"]])
-    style: dict[str, Any] = {
-        "color": colour,
-        "marker": marker,
-        "ls": line,
-        "ms": 5,
-        "lw": 1.5,
-        "elinewidth": 1.2,
-    }
-    panel.errorbar(
-        rows["budget"] * dodge, rows["ap_mean"], yerr=np.nan_to_num(reach), label=init, capsize=2, **style
-    )
+    style: dict[str, Any] = {"color": colour, "marker": marker, "ls": line, "ms": 5, "lw": 1.5}
+    bars: dict[str, Any] = {"yerr": np.nan_to_num(reach), "elinewidth": 1.2, "capsize": 2}
+    panel.errorbar(rows["budget"] * dodge, rows["ap_mean"], label=init, **style, **bars)
 
 
 def _budget_axis(panel: Axes, budgets: Sequence[int], unit: str) -> None:
@@ -128,9 +90,13 @@ def _budget_axis(panel: Axes, budgets: Sequence[int], unit: str) -> None:
     panel.set_xlabel(f"labelled {unit} (log scale)")
 
 
-def _across(panel: Axes) -> Any:
-    """x in shares of the panel, y in data."""
-    return panel.get_yaxis_transform()
+def _line(panel: Axes, height: float, name: str, below: bool = False) -> None:
+    """What a useless model reaches."""
+    panel.axhline(height, color=GREY, lw=0.8)
+    offset, side = ((-4, -3), "top") if below else ((-4, 3), "bottom")
+    at = panel.get_yaxis_transform()  # x in shares of the panel, y in data
+    style: dict[str, Any] = {"xycoords": at, "textcoords": "offset points", "ha": "right", "va": side}
+    panel.annotate(name, (1, height), xytext=offset, color=GREY, **style)
 
 
 def reliability_diagrams(predictions: Predictions, path: Path, rng: np.random.Generator) -> list[Path]:
@@ -151,7 +117,9 @@ def reliability_diagrams(predictions: Predictions, path: Path, rng: np.random.Ge
     with mpl.rc_context(LOOK):
         figure = Figure(figsize=(6.6, 4.2 * len(heads)))
         for block, head in zip(figure.subfigures(len(heads), 1, squeeze=False)[:, 0], heads, strict=True):
-            runs = [run for key, run in predictions.items() if key[:3] == (init, head, budget)]
+            runs: list[Prediction] = [
+                run for key, run in predictions.items() if key[:3] == (init, head, budget)
+            ]
             axes = block.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
             for column, stage in enumerate(("before", "after")):
                 table, ece = reliability_table(runs, stage == "after", rng)
@@ -166,35 +134,6 @@ def reliability_diagrams(predictions: Predictions, path: Path, rng: np.random.Ge
             note += f"\ntest: {n} crops, {events} with an event"
             block.supxlabel(note, fontsize=8, color=GREY)
         return _save(figure, pd.concat(tables), path)
-
-
-def reliability_table(
-    runs: Sequence[Prediction], calibrated: bool, rng: np.random.Generator
-) -> tuple[pd.DataFrame, str]:
-    """Bins of the event probability pooled over the seeds of one cell, and the ECE over seeds as text.
-
-    Columns: bin_low, bin_high, crops_per_seed, probability (mean predicted), event_share, low, high (95 %).
-    """
-    _, group = np.unique(runs[0]["groups"], return_inverse=True)
-    sums = np.zeros((3, group.max() + 1, N_BINS))  # crops, probability and events, by group and bin
-    errors = []
-    for run in runs:
-        k = np.shape(run["logits"])[1]
-        fitted = (
-            Calibration(run["temperature"], tuple(run["bias"])) if calibrated else Calibration.identity(k)
-        )
-        event, truth = event_probability(fitted.apply(run["logits"])), np.asarray(run["labels"]) > 0
-        bins = calibration_bins(event, truth)
-        errors.append(bins.error)
-        for total, weight in zip(sums, (np.ones(len(event)), event, truth), strict=True):
-            np.add.at(total, (group, bins.index), weight)
-    low, high = bootstrap_ratio(sums[2], sums[0], RESAMPLES, rng)
-    count, probability, events = sums.sum(axis=1)
-    edges, filled = np.linspace(0, 1, N_BINS + 1), np.where(count > 0, count, np.nan)
-    columns = {"bin_low": edges[:-1], "bin_high": edges[1:], "crops_per_seed": count / len(runs)}
-    columns |= {"probability": probability / filled, "event_share": events / filled, "low": low, "high": high}
-    mean, _, bottom, top = interval(errors)
-    return pd.DataFrame(columns), f"{mean:.3f} [{bottom:.3f}, {top:.3f}]"
 
 
 def _reliability_panel(panel: Axes, counts: Axes, table: pd.DataFrame) -> None:
@@ -217,22 +156,22 @@ def _reliability_panel(panel: Axes, counts: Axes, table: pd.DataFrame) -> None:
 
 
 def arrow_curve(history: Sequence[Mapping[str, float]], path: Path) -> list[Path]:
-    """Arrow accuracy against optimiser steps; entries hold step, train_accuracy and val_accuracy.
+    """Arrow accuracy against optimiser steps; entries hold step, arrow (training) and, some, val_arrow.
 
     Returns the paths of PNG (`path`), SVG and CSV.
     """
-    table = pd.DataFrame(list(history), columns=["step", "train_accuracy", "val_accuracy"])
+    table = pd.DataFrame(list(history), columns=["step", "arrow", "val_arrow"])
     with mpl.rc_context(LOOK):
         figure = Figure(figsize=(4.6, 3.0))
         panel = figure.subplots()
-        for name, colour, marker, line in (("train", ORANGE, "s", "--"), ("val", BLUE, "o", "-")):
-            known = table[table[f"{name}_accuracy"].notna()]
-            label = "training crops" if name == "train" else "validation crops"
+        training, validation = ("arrow", ORANGE, "s", "--"), ("val_arrow", BLUE, "o", "-")
+        for name, colour, marker, line in (training, validation):
+            label = "training crops" if name == "arrow" else "validation crops"
+            known = table[table[name].notna()]
             style: dict[str, Any] = {"color": colour, "marker": marker, "ls": line, "ms": 4, "lw": 1.5}
-            panel.plot(known["step"], known[f"{name}_accuracy"], label=label, **style)
-        panel.axhline(0.5, color=GREY, lw=0.8)
-        panel.text(0.98, 0.495, "no arrow", color=GREY, ha="right", va="top", transform=_across(panel))
-        values = table[["train_accuracy", "val_accuracy"]].to_numpy(float)
+            panel.plot(known["step"], known[name], label=label, **style)
+        _line(panel, 0.5, "no arrow", below=True)
+        values = table[["arrow", "val_arrow"]].to_numpy(float)
         panel.set_ylim(min(0.45, np.nanmin(values) - 0.02), max(0.8, np.nanmax(values) + 0.03))
         panel.set_xlabel("optimiser steps")
         panel.set_ylabel("arrow accuracy")

@@ -11,6 +11,12 @@ import pandas as pd
 from tapray.report.tables import arrow_accuracy, test_set
 from tapray.study.statistics import paired_interval
 
+AUDITED = {
+    "n_test": "test crops",
+    "train": "share that overlaps a training crop",
+    "val": "share that overlaps a validation crop",
+    "pretrain": "share that overlaps what pretraining has seen",
+}
 ARROW_FLOOR = 0.55  # below this the arrow is taken as not found: 0.5 is chance
 
 
@@ -87,9 +93,9 @@ def _data(summary: pd.DataFrame, audit: Mapping[str, Any]) -> str:
         for _, row in sizes.iterrows()
     ]
     counts = _table(
-        (str(summary["budget_unit"].iloc[0]), "training crops with an event", "training crops"), rows
+        (str(summary["budget_unit"].iloc[0]), "events among the training crops", "training crops"), rows
     )
-    found = _table(("leak audit", "value"), ((name, _value(value)) for name, value in audit.items()))
+    found = _table(("leak audit", "value"), ((AUDITED.get(k, k), _value(v)) for k, v in audit.items()))
     return f"## Data and leak audit\n\n{counts}\n\n{found}"
 
 
@@ -147,7 +153,7 @@ def _arrow(results: pd.DataFrame, history: Sequence[Mapping[str, float]]) -> str
             "draw crops where something changes (`pretrain.sampler: change`).**"
         )
     picture = "\n\n![arrow accuracy](arrow.png)" if history else ""
-    text = f"Arrow accuracy on validation crops: {accuracy:.3f} (chance 0.5)."
+    text = f"Arrow accuracy on held-out crops: {accuracy:.3f} (chance 0.5)."
     return f"## Arrow of time\n\n{text}{warning}{picture}"
 
 

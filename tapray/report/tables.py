@@ -178,11 +178,12 @@ def short(row: pd.Series, metric: str) -> str:
 
 def test_set(row: pd.Series) -> str:
     """Size and prevalence of the test set of a summary row in words."""
-    return f"{row['n_test']:.0f} crops, {row['n_events_test']:.0f} with an event ({row['prevalence']:.1%})"
+    crops, events = f"{row['n_test']:.0f} crops", f"{row['n_events_test']:.0f} events"
+    return f"{crops}, {row['prevalence']:.1%} positive, of {events}"
 
 
 def arrow_accuracy(table: pd.DataFrame) -> float:
-    """Arrow accuracy of the pretrained arms of results or summary; NaN where nothing was pretrained."""
+    """Held-out arrow accuracy of the pretrained arms in results or summary; NaN without any."""
     known = table.loc[table["init"].isin([Init.TAP, Init.FINE_TUNE]), "arrow_accuracy"].dropna()
     return float(known.iloc[0]) if len(known) else float("nan")
 

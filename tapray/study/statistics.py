@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ def interval(values: Sequence[float] | FloatArray, level: float = 0.95) -> tuple
     if len(x) < 2:
         return (float(x[0]) if len(x) else float("nan")), float("nan"), float("nan"), float("nan")
     mean, std = float(x.mean()), float(x.std(ddof=1))
-    half = float(student.ppf((1 + level) / 2, len(x) - 1)) * std / np.sqrt(len(x))
+    half = float(stdtrit(len(x) - 1, (1 + level) / 2)) * std / np.sqrt(len(x))
     return mean, std, mean - half, mean + half
 
 
