@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from tapray.errors import UserError
+
+if TYPE_CHECKING:
+    from tapray.console import Mode, Reporter
 
 app = typer.Typer(
     help="Time arrow prediction for live-cell movies: find rare events from a few dozen labels.",
@@ -18,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_INTERRUPTED = 130
+
 Study = Annotated[Path, typer.Argument(help="Study configuration (YAML).")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default: the study's own, or runs/NAME.")]
 Force = Annotated[list[str] | None, typer.Option(help="Redo this stage and what follows (repeatable).")]
@@ -25,19 +30,17 @@ Progress = Annotated[str, typer.Option(help="rich, quiet or json (one JSON objec
 
 
 def main() -> None:
-    """Entry point: a user's fault is one line and exit status 2."""
+    """Entry point: a user's fault is one line and exit status 2, an interruption 130."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error))
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
+    except typer.TyperException as error:  # of the command line itself
+        _fail(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; run the same command again to continue", 130)
-    except Exception as error:
-        if type(error).__module__.startswith("click") or hasattr(error, "format_message"):
-            _fail(getattr(error, "format_message", lambda: str(error))())
-        raise
+        status = _INTERRUPTED
+    if status == _INTERRUPTED:  # typer turns Ctrl-C into this
+        _fail("interrupted; run the same command again to continue", _INTERRUPTED)
 
 
 def _fail(message: str, status: int = 2) -> NoReturn:
@@ -52,12 +55,13 @@ def _job(study: Path, out: Path | None, force: list[str] | None, until: str, pro
     run_job(load_config(study, out), until=until, force=force or [], reporter=_reporter(progress))
 
 
-def _reporter(mode: str):  # type: ignore[no-untyped-def]  # the class is imported late
+def _reporter(mode: str) -> Reporter:
     from tapray.console import Reporter
 
-    if mode not in ("rich", "quiet", "json"):
+    modes: dict[str, Mode] = {"rich": "rich", "quiet": "quiet", "json": "json"}
+    if mode not in modes:
         raise UserError(f"unknown progress mode '{mode}'", where="--progress", todo="use rich, quiet or json")
-    return Reporter(mode)
+    return Reporter(modes[mode])
 
 
 @app.command()
@@ -128,7 +132,11 @@ def simulate(
         config = SimulateConfig(n_movies=movies, frames=frames, seed=seed)
     except ValidationError as error:
         raise UserError(one_line(error)) from None
-    for entry in write_simulation(config, folder):
+    try:
+        entries = write_simulation(config, folder)
+    except OSError as error:
+        raise UserError(f"cannot be written ({error.strerror})", where=folder) from None
+    for entry in entries:
         print(entry.path)
 
 
@@ -172,6 +180,6 @@ def ui(
     store = next((p for p in (runs / "mlflow.db", runs.parent / "mlflow.db") if p.is_file()), None)
     if store is None:
         raise UserError("no mlflow.db here", where=runs, todo="give the folder of a finished run")
-    print(f"http://127.0.0.1:{port}")
+    print(f"http://127.0.0.1:{port}", flush=True)
     command = serve(f"sqlite:///{store.resolve()}", port)
     os.execvp(command[0], command)

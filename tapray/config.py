@@ -41,6 +41,8 @@ class Role(StrEnum):
 
 
 class Annotation(Section):
+    """One file or folder of annotations of a movie."""
+
     kind: AnnotationKind
     path: Path
     quality: tuple[str, ...] = ("certain",)  # event qualities that count; others are unknown ground
@@ -69,6 +71,7 @@ class SimulateConfig(Section):
     death_rate: float = Field(0.006, ge=0)  # per nucleus and frame
     growth: bool = True  # nuclei grow between divisions; without it time has no direction
     motion: float = Field(0.8, ge=0)  # standard deviation of the step per frame
+    light: float = Field(140, gt=0)  # electrons per pixel of a nucleus: less light, more noise
     seed: int = Field(0, ge=0)
 
 
@@ -89,6 +92,8 @@ class CropConfig(Section):
 
 
 class SplitKind(StrEnum):
+    """How crops are divided into splits; see ``tapray.crops.splits``."""
+
     MOVIE = "movie"
     TIME_BLOCK = "time_block"
     TILE = "tile"
@@ -132,7 +137,8 @@ class PretrainConfig(Section):
     steps_per_epoch: int = Field(100, ge=1)
     epochs: int = Field(8, ge=1)
     sampler: SamplerKind = SamplerKind.CHANGE
-    candidates: int = Field(100, ge=1)  # change: as sharp as the best of so many uniform candidates
+    # change: a crop is the best of sharpness x (how many crops tile the region) uniform candidates
+    sharpness: float = Field(0.3, gt=0)
     optimizer: Literal["adam", "adamw"] = "adam"
     schedule: Literal["one_cycle", "cyclic"] = "one_cycle"  # cyclic: published
     learning_rate: float = Field(4e-3, gt=0)  # the highest of the schedule
@@ -155,10 +161,13 @@ class Init(StrEnum):
 
     @property
     def frozen(self) -> bool:
+        """Whether the encoder keeps its weights, so that its features are computed once."""
         return self not in (Init.END_TO_END, Init.FINE_TUNE)
 
 
 class HeadKind(StrEnum):
+    """What tells events from features; see ``tapray.model.heads``."""
+
     LINEAR = "linear"
     RESNET = "resnet"
     MLP = "mlp"
@@ -182,6 +191,8 @@ class StudyConfig(Section):
 
 
 class TrackingConfig(Section):
+    """Where MLflow keeps parameters, metrics and files."""
+
     uri: str | None = None  # None: an SQLite file beside the run folder
     experiment: str = "tapray"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from tapray.config import JobConfig
 from tapray.console import Reporter
+from tapray.context import Job
+from tapray.crops.collect import Inputs
 from tapray.distributed.cluster import session
 from tapray.errors import UserError
 from tapray.runfolder import RunFolder, content_hash
-from tapray.stages import STAGES, Job, stage_key
+from tapray.stages import STAGES, stage_key
 from tapray.tracking import Tracker, default_uri, redact
 
 
@@ -20,74 +23,88 @@ def run_job(
 ) -> Path:
     """Runs the stages of a job up to `until`; returns the run folder.
 
-    A finished stage is not run again; a stage named in `force`, and all that follow it, are.
+    A finished stage is not run again; a stage named in `force`, and all that follow it, are. Of a job
+    that a user's fault ends before its first shards were written, nothing is left.
 
     Raises:
         UserError: a fault in the configuration, the movies or the annotations.
     """
     reporter = reporter or Reporter()
     names = [name for name in STAGES if name != "simulate" or config.simulate is not None]
-    for name in force:
-        if name not in names:
-            raise UserError(f"unknown stage '{name}'", where="--force", todo=f"use one of {', '.join(names)}")
-    _check_inputs(config)
-    folder = RunFolder(config.out)
+    for option, stages in (("--force", force), ("until", (until,))):
+        for name in set(stages) - set(names):
+            todo = f"use one of {', '.join(names)}"
+            raise UserError(f"unknown stage '{name}'", where=option, todo=todo)
+    folder, keys = RunFolder(config.out), _keys(config)
+    given = None
+    if config.simulate is None and ("shard" in force or not folder.is_done("shard", keys["shard"])):
+        given = Inputs(config, config.movies)
+        _ = given.index  # what the user named is read before anything is written or Ray is started
     folder.claim(config)
     try:
-        _run_stages(config, folder, names[: names.index(until) + 1], force, reporter)
+        _run_stages(config, folder, names, keys, until, force, reporter, given)
+    except UserError:
+        if not any(folder.facts(name) for name in names if name != "simulate"):
+            shutil.rmtree(folder.out)  # else it would belong to a configuration that cannot run
+        raise
     finally:
         folder.release()
     return folder.out
 
 
-def _check_inputs(config: JobConfig) -> None:
-    """Opens what the user named before anything is written or Ray is started."""
-    from tapray.crops.splits import split_regions
-    from tapray.data.annotations import read_places
-    from tapray.data.movies import open_movie
-
-    shapes = {}
-    for entry in config.movies:
-        movie = open_movie(entry.path, entry.name)
-        shapes[entry.name] = movie.shape
-        read_places(entry, movie)
-    split_regions(config, shapes, {entry.name: entry.role for entry in config.movies})
-
-
 def _run_stages(
-    config: JobConfig, folder: RunFolder, names: list[str], force: Sequence[str], reporter: Reporter
+    config: JobConfig,
+    folder: RunFolder,
+    names: list[str],
+    keys: dict[str, str],
+    until: str,
+    force: Sequence[str],
+    reporter: Reporter,
+    given: Inputs | None,
 ) -> None:
-    keys = _keys(config)
-    redo = names[min((names.index(name) for name in force if name in names), default=len(names)) :]
-    for name in redo:
-        folder.forget(name)
-    todo = [name for name in names if not folder.is_done(name, keys[name])]
-    for name in todo[1:]:  # what follows a stage that is run anew is stale
-        if folder.facts(name):
-            folder.forget(name)
+    _forget_stale(folder, names, keys, force)
+    todo = [name for name in names[: names.index(until) + 1] if not folder.is_done(name, keys[name])]
     if not todo:
         reporter.say("every stage is done", folder=_shown(folder.out))
-        _show(folder, names, reporter)
+        _show(folder, until, reporter)
         return
     uri = config.tracking.uri or default_uri(folder.out)
     tracker = Tracker.open(uri, config.tracking.experiment)
-    job = Job(config, folder, reporter, tracker, keys=keys)
-    job.run_id = tracker.run(config.name, f"{folder.out.name}/{content_hash(keys)}", None, {"kind": "job"})
-    tracker.params(job.run_id, config.model_dump(mode="json", exclude={"movies", "out"}))
-    tracker.artifact(job.run_id, folder.out / "config.yaml", "config")
+    identity = f"{folder.out.name}/{content_hash({'folder': folder.out, **keys})}"
+    run_id = tracker.run(config.name, identity, None, {"kind": "job"})
+    job = Job(config, folder, reporter, tracker, run_id, keys, given)
+    tracker.params(run_id, config.model_dump(mode="json", exclude={"movies", "out"}))
+    tracker.artifact(run_id, folder.out / "config.yaml", "config")
     try:
         with session(config.ray):
             for name in todo:
                 reporter.stage(name)
                 facts = STAGES[name].work(job)
                 folder.mark_done(name, keys[name], **facts)
-    except BaseException:
-        tracker.sweep(job.run_id)
-        tracker.finish(job.run_id, "FAILED")
+    except BaseException as error:
+        tracker.sweep(run_id)
+        tracker.finish(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    tracker.finish(job.run_id)
-    _show(folder, names, reporter)
+    tracker.finish(run_id)
+    _show(folder, until, reporter)
     reporter.say(f"MLflow store: {redact(uri)}")
+
+
+def _forget_stale(folder: RunFolder, names: list[str], keys: dict[str, str], force: Sequence[str]) -> None:
+    """Removes what `force` names and what follows, and finished stages that follow an unfinished one.
+
+    What an unfinished stage has left is kept: it continues from there.
+    """
+    redo = min((names.index(name) for name in force), default=len(names))
+    stale = False
+    for number, name in enumerate(names):
+        done = folder.is_done(name, keys[name])
+        if number >= redo or (folder.facts(name) and (stale or not done)):
+            folder.forget(name)
+            done = False
+        stale |= not done
+    if not folder.facts("report"):
+        folder.forget("model")  # the report stage writes it
 
 
 def _keys(config: JobConfig) -> dict[str, str]:
@@ -97,16 +114,15 @@ def _keys(config: JobConfig) -> dict[str, str]:
     return keys
 
 
-def _show(folder: RunFolder, names: list[str], reporter: Reporter) -> None:
+def _show(folder: RunFolder, until: str, reporter: Reporter) -> None:
     """The table and where to look further."""
-    if "report" not in names:
+    if until != "report":
         return
     import pandas as pd
 
-    from tapray.report import print_table
+    from tapray.report import result_table
 
-    target = folder.stage("report")
-    print_table(reporter._console, pd.read_csv(target / "summary.csv"))
+    reporter.table(result_table(pd.read_csv(folder.stage("report") / "summary.csv")))
     shown = _shown(folder.out)
     reporter.say(f"report:        {shown}/report/report.md")
     reporter.say(f"compare runs:  tapray ui {shown}")

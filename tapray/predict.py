@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from tapray.model.encoders import build_encoder, draws
 from tapray.model.heads import Head, build_head
 from tapray.model.tap import FEATURES, TapNet, freeze
 from tapray.model.weights import load_tap, save_tap
-from tapray.runfolder import atomic_folder
+from tapray.runfolder import atomic_folder, atomic_write
 from tapray.study.calibration import Calibration
 from tapray.study.fit import in_batches
 from tapray.study.results import Results, run_name
@@ -89,11 +91,13 @@ def load_model(folder: Path) -> Detector:
         side = encoder.backbone(torch.zeros(1, 1, crops.size, crops.size)).shape[-1]
         head = build_head(HeadKind(facts["head"]), FEATURES, side, crops.classes, 0.0, torch.Generator())
         head.load_state_dict(load_file(folder / "head.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"not a readable model ({str(error).splitlines()[0]})", where=folder) from None
+        calibration = Calibration(float(facts["temperature"]), tuple(facts["bias"]))
+        threshold = float(facts["threshold"])
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"not a readable model ({reason})", where=folder) from None
     freeze(head)
-    calibration = Calibration(facts["temperature"], tuple(facts["bias"]))
-    return Detector(encoder, head, calibration, facts["threshold"], crops, facts)
+    return Detector(encoder, head, calibration, threshold, crops, facts)
 
 
 def predict(
@@ -101,11 +105,14 @@ def predict(
 ) -> Path:
     """Writes <movie>_events.csv and <movie>_probability.tif into `out`; returns the table's path.
 
+    The table is that of `find_events`. The probability movie is float32 of the movie's shape: frame t
+    says how likely an event is between frames t and t + delta; the last delta frames are unknown (NaN).
+
     Args:
         stride: pixels between the places that are looked at; None: a quarter of a crop.
 
     Raises:
-        UserError: the movie is too short or too small for the model's crops.
+        UserError: the movie is too short or too small for the model's crops, or `out` cannot be written to.
     """
     crops, (frames, height, width) = detector.crops, movie.shape
     if frames <= crops.delta or min(height, width) < crops.size:
@@ -113,6 +120,10 @@ def predict(
             f"{frames} frames of {height} x {width} px cannot hold a crop pair of {crops.size} px",
             where=movie.path,
         )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be written to ({error.strerror})", where=out) from None
     stride = stride or crops.size // 4
     rows, columns = (_places(length, crops.size, stride) for length in (height, width))
     probabilities = np.empty((frames - crops.delta, len(rows), len(columns), crops.classes), np.float32)
@@ -121,12 +132,10 @@ def predict(
             probabilities[t] = values
             progress.advance()
     table = find_events(detector, movie.name, probabilities, rows, columns)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_probability(out / f"{movie.name}_probability.tif", probabilities, rows, columns, movie, crops)
     path = out / f"{movie.name}_events.csv"
-    beside = path.with_name(f".{path.name}")
-    table.to_csv(beside, index=False, float_format="%.6g", lineterminator="\n")
-    beside.replace(path)
+    event = 1 - probabilities[..., 0]
+    _write_probability(out / f"{movie.name}_probability.tif", event, rows, columns, movie.shape, crops.size)
+    atomic_write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     reporter.say(f"{len(table)} events in {movie.name}: {path}")
     return path
 
@@ -140,7 +149,8 @@ def _frame_pairs(
     detector: Detector, movie: Movie, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Calibrated probabilities (gy, gx, K) of each frame pair; each frame is embedded once."""
-    crops, kept = detector.crops, {}
+    crops = detector.crops
+    kept: dict[int, torch.Tensor] = {}
     for t in range(movie.shape[0]):
         frame = movie.read(t, t + 1)
         flat = normalise(frame, frame_ranges(frame, crops.intensity), crops.intensity)[0]
@@ -160,16 +170,19 @@ def find_events(
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
 ) -> pd.DataFrame:
-    """Peaks of the event probability in time and space, as an event table that can be read back.
+    """Peaks of the event probability in time and space, with the columns of an event table.
 
-    One event is kept within half a crop and the margin of frames.
+    The class is division or death where the model tells them apart, else event. One event is kept
+    within half a crop and the margin of frames.
     """
     crops = detector.crops
     event = 1 - probabilities[..., 0]
     step = max(1, int(np.median(np.diff(rows)))) if len(rows) > 1 else 1
     reach = max(1, round(crops.size / 2 / step))
     footprint = np.ones((2 * crops.margin + 1, 2 * reach + 1, 2 * reach + 1), bool)
-    peaks = peak_local_max(event, footprint=footprint, threshold_abs=detector.threshold, exclude_border=False)
+    peaks = peak_local_max(  # type: ignore[no-untyped-call]  # scikit-image has no types
+        event, footprint=footprint, threshold_abs=detector.threshold, exclude_border=False
+    )
     t, i, j = peaks[np.lexsort(peaks.T[::-1])].T
     names = np.array(CLASS_NAMES[crops.classes])
     kind = names[1 + probabilities[t, i, j, 1:].argmax(axis=1)] if len(t) else names[:0]
@@ -190,20 +203,30 @@ def find_events(
 
 def _write_probability(
     path: Path,
-    probabilities: NDArray[np.float32],
+    event: NDArray[np.float32],
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
-    movie: Movie,
-    crops: CropConfig,
+    shape: tuple[int, int, int],
+    size: int,
 ) -> None:
-    """Event probability as a TIFF stack (T - delta, H, W) float32, interpolated between the places."""
-    _, height, width = movie.shape
-    y = np.interp(np.arange(height), rows + crops.size / 2, np.arange(len(rows)))
-    x = np.interp(np.arange(width), columns + crops.size / 2, np.arange(len(columns)))
+    """Event probabilities (pairs, gy, gx) as a TIFF stack (T, H, W), interpolated between the places."""
+    y = np.interp(np.arange(shape[1]), rows + size / 2, np.arange(len(rows)))
+    x = np.interp(np.arange(shape[2]), columns + size / 2, np.arange(len(columns)))
     grid = np.meshgrid(y, x, indexing="ij")
-    beside = path.with_name(f".{path.name}")
-    with tifffile.TiffWriter(beside, bigtiff=probabilities.shape[0] * height * width * 4 > 2**31) as tiff:
-        for values in 1 - probabilities[..., 0]:
-            page = map_coordinates(values, grid, order=1, mode="nearest")
-            tiff.write(page.astype(np.float32), contiguous=False, compression="zlib")
-    beside.replace(path)
+    unknown = np.full((shape[0] - len(event), *shape[1:]), np.nan, np.float32)
+    frames = (map_coordinates(values, grid, order=1, mode="nearest") for values in event)
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        tifffile.imwrite(
+            beside,
+            chain((frame.astype(np.float32) for frame in frames), unknown),
+            bigtiff=4 * math.prod(shape) > 2**31,
+            shape=shape,
+            dtype=np.float32,
+            photometric="minisblack",
+            compression="zlib",
+            metadata={"axes": "TYX"},
+        )
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

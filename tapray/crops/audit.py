@@ -25,9 +25,11 @@ class Audit:
 
     @property
     def leaks(self) -> bool:
+        """Whether any test crop overlaps anything that was learnt from."""
         return max(self.train, self.val, self.pretrain) > 0
 
     def as_dict(self) -> dict[str, float]:
+        """The fields by name, for the manifest."""
         return asdict(self)
 
 
@@ -60,8 +62,8 @@ def _overlaps(test: pd.DataFrame, other: pd.DataFrame, size: int) -> NDArray[np.
     for key, group in mine.groupby(["movie", "frame"]):
         if key not in theirs:
             continue
-        far = np.abs(group[["y", "x"]].to_numpy()[:, None] - theirs[key][["y", "x"]].to_numpy()[None])
-        hit[group.row] |= (far < size).all(axis=2).any(axis=1)
+        apart = np.abs(group[["y", "x"]].to_numpy()[:, None] - theirs[key][["y", "x"]].to_numpy()[None])
+        hit[group.row.to_numpy()] |= (apart < size).all(axis=2).any(axis=1)
     return hit
 
 

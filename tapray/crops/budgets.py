@@ -12,9 +12,10 @@ from tapray.errors import UserError
 def draw_budget(index: pd.DataFrame, events: int, negatives_per_event: int, seed: int) -> NDArray[np.int64]:
     """Rows of the crop index for a budget of `events` positive events.
 
-    All training crops of these events, and `negatives_per_event` known negatives for each. Drawn
-    from the seed alone and nested: the rows of a budget of 5 are among those of 10. Classes
-    take turns, so that a budget holds them in equal parts as far as they exist.
+    All training crops of these events, and `negatives_per_event` known negatives for each, as
+    far as there are any. Drawn from the seed alone and nested: the rows of a budget of 5 are
+    among those of 10. Classes take turns, so that a budget holds them in equal parts as far
+    as they exist.
 
     Args:
         index: the crop index (crop_id, movie, label, event_id, split).

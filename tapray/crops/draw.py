@@ -35,8 +35,8 @@ class Source:
     """One movie's frames within a region, with drawing weights for its frame pairs.
 
     frames: (T, H, W) raw pixels of the region; ranges: (T, 2) percentiles of the whole frames;
-    cumulative: (P * gy * gx,) cumulative weights of the P = T - delta frame pairs, pair p rising
-    from p to p + 1, so that one binary search finds the place within any pair.
+    cumulative: (P * gy * gx,) cumulative weights over all places of all P = T - delta frame pairs,
+    up to 1, so that one binary search draws pair and place.
     """
 
     region: Region
@@ -55,11 +55,15 @@ def make_source(
     place_weights: NDArray[np.float64],
     offset: tuple[int, int] = (0, 0),
 ) -> Source:
-    """`place_weights` (P, gy, gx) covers the region's own candidate places."""
+    """A source that draws places by weight.
+
+    Args:
+        place_weights: (P, gy, gx), at least 0 and not all 0, over candidate places STRIDE px
+            apart; the first lies `offset` px from the region's top-left pixel.
+    """
     n_pairs, gy, gx = place_weights.shape
-    within = np.cumsum(place_weights.reshape(n_pairs, -1), axis=1)
-    rising = within / within[:, -1:] + np.arange(n_pairs)[:, None]
-    return Source(region, frames, ranges, rising.ravel(), (gy, gx), offset, n_pairs)
+    rising = np.cumsum(place_weights)
+    return Source(region, frames, ranges, rising / rising[-1], (gy, gx), offset, n_pairs)
 
 
 class CropStream:
@@ -69,25 +73,23 @@ class CropStream:
         self.sources = sources
         self.size, self.delta, self.intensity, self.seed = size, delta, intensity, seed
         pairs = np.array([source.n_pairs for source in sources])
-        self._first_pair = np.concatenate([[0], np.cumsum(pairs)])
+        self._share = np.cumsum(pairs) / pairs.sum()  # longer movies are drawn from more
 
     def places(self, epoch: int, step: int, batch: int) -> NDArray[np.int64]:
         """(batch, 4): source, t, y, x (within the source) of a step's global batch."""
         rng = np.random.default_rng([self.seed, epoch, step])
-        pair = rng.integers(self._first_pair[-1], size=batch)
-        source = np.searchsorted(self._first_pair, pair, side="right") - 1
-        t = pair - self._first_pair[source]
+        source = np.searchsorted(self._share, rng.random(batch), side="right")
         u = rng.random(batch)
         shift = rng.integers(-(STRIDE // 2), STRIDE // 2, size=(batch, 2))
         out = np.empty((batch, 4), dtype=np.int64)
         for index in np.unique(source):
             rows = np.flatnonzero(source == index)
             src = self.sources[index]
-            place = np.searchsorted(src.cumulative, t[rows] + u[rows], side="right")
-            place = np.minimum(place - t[rows] * (n := src.grid[0] * src.grid[1]), n - 1)
-            corner = np.stack(np.divmod(place, src.grid[1]), axis=1) * STRIDE + src.offset + shift[rows]
+            place = np.searchsorted(src.cumulative, u[rows], side="right")
+            t, y, x = np.unravel_index(place, (src.n_pairs, *src.grid))
+            corner = np.stack([y, x], axis=1) * STRIDE + src.offset + shift[rows]
             corner = np.clip(corner, 0, np.array(src.frames.shape[1:]) - self.size)
-            out[rows] = np.column_stack([np.full(len(rows), index), t[rows], corner])
+            out[rows] = np.column_stack([source[rows], t, corner])
         return out
 
     def cut(self, places: NDArray[np.int64]) -> NDArray[np.float32]:

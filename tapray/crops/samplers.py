@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.stats import rankdata
 
 from tapray.config import SamplerKind
 
@@ -55,32 +56,33 @@ def score_pair(first: NDArray[np.float32], second: NDArray[np.float32], size: in
 def _inner_mean(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """(gy, gx) mean over the central two thirds of each candidate crop."""
     half = size // 2
-    mean = uniform_filter(image, max(1, 2 * size // 3), mode="nearest")
-    gy, gx = grid_shape(*image.shape, size)
+    mean: NDArray[np.float32] = uniform_filter(image, 2 * size // 3, mode="nearest")
+    gy, gx = grid_shape(image.shape[0], image.shape[1], size)
     return mean[half : half + gy * STRIDE : STRIDE, half : half + gx * STRIDE : STRIDE]
 
 
-def weights(scores: Scores, kind: SamplerKind, candidates: int) -> NDArray[np.float64]:
-    """Drawing weights (P, gy, gx); each frame pair's weights sum to 1.
-
-    Ranks are taken within a frame pair, so that a focus jump or a flash, which changes a
-    whole frame, does not draw the crops to that pair.
+def weights(scores: Scores, kind: SamplerKind, candidates: float) -> NDArray[np.float64]:
+    """Drawing weights (P, gy, gx) of a region's places; they sum to 1.
 
     - uniform: all places alike.
-    - foreground: places whose brightness is above the median (rejects empty ground).
+    - foreground: places whose brightness is not below the median (rejects empty ground).
     - change: the density of the best of `candidates` uniform draws, k q^(k-1) with q the
-      quantile of the place's change.
+      quantile of the place's change over the median change of its frame pair. A focus jump or
+      a flash changes a whole frame, its median too, and so does not draw the crops to it.
     """
     if kind is SamplerKind.UNIFORM:
         raw = np.ones(scores.change.shape)
     elif kind is SamplerKind.FOREGROUND:
-        raw = (_quantiles(scores.brightness) > 0.5).astype(np.float64)
+        raw = (_quantiles(scores.brightness) >= 0.5).astype(np.float64)
     else:
-        raw = _quantiles(scores.change) ** (candidates - 1)
-    return raw / raw.sum(axis=(1, 2), keepdims=True)
+        usual = np.median(scores.change, axis=(1, 2), keepdims=True)
+        quantile = _quantiles(scores.change / np.maximum(usual, np.finfo(np.float32).tiny))
+        raw = (quantile / quantile.max()) ** max(candidates - 1, 0)  # over the largest: never all 0
+    out: NDArray[np.float64] = raw / raw.sum()
+    return out
 
 
 def _quantiles(score: NDArray[np.float32]) -> NDArray[np.float64]:
-    flat = score.reshape(len(score), -1)
-    ranks = flat.argsort(axis=1).argsort(axis=1)
-    return ((ranks + 0.5) / flat.shape[1]).reshape(score.shape)
+    """Of each place among all, in (0, 1); equal scores share one."""
+    ranks: NDArray[np.float64] = rankdata(score)
+    return ((ranks - 0.5) / score.size).reshape(score.shape)

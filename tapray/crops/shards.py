@@ -7,7 +7,6 @@ of each frame pair) and manifest.json. Any Arrow reader opens them.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +30,14 @@ FRAMES_PER_SHARD = 16
 def cut_crops(frames: NDArray[Any], crops: pd.DataFrame, first: int, size: int) -> NDArray[Any]:
     """Raw crop pairs (N, 2, size, size) of `crops` (t, delta, y, x); frames[0] is frame `first`."""
     windows = sliding_window_view(frames, (size, size), axis=(1, 2))
-    t = crops.t.to_numpy()[:, None] - first + crops.delta.to_numpy()[:, None] * np.array([0, 1])
-    return windows[t, crops.y.to_numpy()[:, None], crops.x.to_numpy()[:, None]]
+    cut: NDArray[Any] = windows[_times(crops) - first, crops[["y"]].to_numpy(), crops[["x"]].to_numpy()]
+    return cut
+
+
+def _times(crops: pd.DataFrame) -> NDArray[np.int64]:
+    """(N, 2) the frames of each pair."""
+    times: NDArray[np.int64] = crops[["t"]].to_numpy() + crops[["delta"]].to_numpy() * np.array([0, 1])
+    return times
 
 
 def make_shard(
@@ -51,17 +56,11 @@ def make_shard(
     end = min(stop + config.delta, movie.shape[0])
     frames = movie.read(start, end)
     ranges = frame_ranges(frames, config.intensity)
-    t = crops.t.to_numpy()[:, None] - start + config.delta * np.array([0, 1])
-    pixels = (
-        cut_crops(frames, crops, start, config.size)
-        if len(crops)
-        else np.empty((0, 2, config.size, config.size), movie.dtype)
-    )
     crop_table = pa.table(
         {
             "crop_id": pa.array(crops.crop_id.to_numpy()),
-            "ranges": _tensor(ranges[t] if len(crops) else np.empty((0, 2, 2), np.float32)),
-            "pixels": _tensor(pixels),
+            "ranges": _tensor(ranges[_times(crops) - start]),
+            "pixels": _tensor(cut_crops(frames, crops, start, config.size)),
         }
     )
     flat = normalise(frames, ranges, config.intensity)
@@ -85,6 +84,7 @@ def make_shard(
 
 
 def _tensor(values: NDArray[Any]) -> pa.ExtensionArray:
+    """Fixed-shape tensors, one for each row; Arrow's own constructor refuses none at all."""
     if len(values):
         return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
     kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(values.dtype), values.shape[1:])
@@ -106,33 +106,20 @@ class ShardReader:
 
     folder: Path
 
-    @property
-    def manifest(self) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
-        return manifest
-
     def index(self) -> pd.DataFrame:
         """All crops in order; crop_id counts the rows."""
-        return pq.read_table(self.folder / "index.parquet").to_pandas()
+        index: pd.DataFrame = pq.read_table(self.folder / "index.parquet").to_pandas()
+        return index
 
     def parts(self) -> list[Path]:
+        """The files of crops, in order."""
         return sorted(self.folder.glob("crops-*.parquet"))
 
     def read_part(self, path: Path, intensity: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """crop_id (n,) and normalised crop pairs (n, 2, size, size) of one file."""
+        """crop_id (n,) and normalised crop pairs (n, 2, size, size) of one file that holds any."""
         table = pq.read_table(path).combine_chunks()
-        if not len(table):
-            return np.empty(0, np.int64), np.empty((0, 2, 1, 1), np.float32)
         pixels, ranges = (table[name].chunk(0).to_numpy_ndarray() for name in ("pixels", "ranges"))
         return table["crop_id"].to_numpy(), normalise(pixels, ranges, intensity)
-
-    def pixels(self, intensity: str, size: int) -> NDArray[np.float16]:
-        """All normalised crop pairs (N, 2, size, size) as float16, in index order."""
-        out = np.empty((len(self.index()), 2, size, size), dtype=np.float16)
-        for path in self.parts():
-            crop_id, pairs = self.read_part(path, intensity)
-            out[crop_id] = pairs if len(crop_id) else out[crop_id]
-        return out
 
     def ranges(self, movie: str) -> NDArray[np.float32]:
         """(T, 2) low and high percentile of each frame of a movie."""

@@ -18,7 +18,7 @@ from tapray.crops.draw import Region
 from tapray.crops.splits import SplitRegion
 from tapray.data.annotations import Places
 
-INDEX_COLUMNS = ["movie", "t", "delta", "y", "x", "label", "event_id", "group", "split", "weight"]
+INDEX_COLUMNS = ["movie", "t", "delta", "y", "x", "label", "event_id", "group", "split"]
 BACKGROUND = 0.25  # exhaustive movies: negatives drawn anywhere, per negative at an annotated place
 BLOCK_FRAMES = 8  # crops of the same frames and neighbourhood form one group when resampling
 
@@ -34,8 +34,11 @@ def labelled_crops(
     crops are drawn anywhere and labelled by the event pixels they hold (`draw: uniform`,
     the published way). Where classes is 2, division and death are both 1.
 
+    Args:
+        regions: the regions of this movie.
+
     Returns:
-        One row per crop with the columns of INDEX_COLUMNS.
+        One row per crop with the columns of INDEX_COLUMNS; event_id is -1 for negatives.
     """
     parts = []
     for item in regions:
@@ -43,16 +46,15 @@ def labelled_crops(
             part = _at_sites(places, item, config, rng)
         else:
             part = _anywhere(places, item.region, config, rng, masks)
-        part["split"] = item.role.value if item.role else _shuffled(len(part), rng)
-        parts.append(part)
-    index = pd.concat(parts, ignore_index=True)
+        split = item.role.value if item.role else _shuffled(len(part), rng)
+        parts.append(part.assign(movie=item.region.movie, split=split))
+    index = pd.concat(parts, ignore_index=True).assign(delta=config.delta)
     if config.classes == 2:
         index["label"] = index["label"].clip(upper=1)
-    block = (
-        index.t // BLOCK_FRAMES * 10_000 + (index.y // (4 * config.size)) * 100 + index.x // (4 * config.size)
-    )
+    far = 4 * config.size
+    block = index.groupby([index.t // BLOCK_FRAMES, index.y // far, index.x // far]).ngroup()
     index["group"] = np.where(index.event_id >= 0, -1 - index.event_id, block)
-    return index.assign(delta=config.delta, weight=1.0)
+    return index[INDEX_COLUMNS]
 
 
 def _shuffled(n: int, rng: np.random.Generator) -> NDArray[np.str_]:
@@ -71,7 +73,7 @@ def _at_sites(
     events = events.loc[events.index.repeat(repeats)]
     positive = _crop_at(events, region, config, jitter, rng)
     negative = _crop_at(_negative_places(places, region, config, rng), region, config, 0, rng)
-    negative = negative[~_near_event(negative, table, config)]
+    negative = negative[~_near(negative, table[table.kind != "negative"], config)]
     keep = rng.permutation(len(negative))[: config.max_negatives]
     negative = negative.iloc[np.sort(keep)].assign(event_id=-1, label=0)
     both = pd.concat([positive, negative], ignore_index=True)
@@ -94,18 +96,19 @@ def _crop_at(
 ) -> pd.DataFrame:
     """Crops centred on `sites`, shifted by at most `jitter`, and inwards at borders.
 
-    Sites outside the region are dropped, and those which the border pushes further than a
-    quarter of a crop from the centre.
+    Sites outside the region are dropped, and those which end up further than a quarter of a
+    crop (or the jitter, where it is larger) from the centre, or at the edge of the crop.
     """
-    sites = sites[(sites.t >= region.start) & (sites.t + config.delta < region.stop)].copy()
+    sites = sites[(sites.t >= region.start) & (sites.t + config.delta < region.stop)]
     centre = sites[["y", "x"]].to_numpy()
     shift = rng.integers(-jitter, jitter + 1, size=centre.shape)
     low, high = np.array([region.top, region.left]), np.array([region.bottom, region.right])
     corner = np.clip(np.round(centre - config.size / 2).astype(np.int64) + shift, low, high - config.size)
     off = np.abs(corner + config.size / 2 - centre).max(axis=1)
-    inside = ((centre >= low) & (centre < high)).all(axis=1) & (off <= max(config.size / 4, jitter + 1))
-    sites["y"], sites["x"] = corner[:, 0], corner[:, 1]
-    return sites[inside]
+    reach = min(max(config.size / 4, jitter + 1), config.size / 2 - 1)
+    inside = ((centre >= low) & (centre < high)).all(axis=1) & (off <= reach)
+    kept: pd.DataFrame = sites.assign(y=corner[:, 0], x=corner[:, 1])[inside]
+    return kept
 
 
 def _negative_places(
@@ -125,21 +128,27 @@ def _negative_places(
     return pd.concat([known, pd.DataFrame(anywhere)], ignore_index=True)
 
 
-def _near_event(crops: pd.DataFrame, table: pd.DataFrame, config: CropConfig) -> NDArray[np.bool_]:
-    """(n,) whether an event or unknown place lies in a crop, within `margin` frames of the pair."""
-    risky = table[table.kind != "negative"]
-    if risky.empty or crops.empty:
-        return np.zeros(len(crops), dtype=bool)
-    t, y, x = (crops[name].to_numpy()[:, None] for name in ("t", "y", "x"))
-    start, end = risky.t.to_numpy() - config.margin, risky.t_end.to_numpy() + config.margin
-    time = (t + config.delta >= start) & (t <= end)
-    space = (
-        (risky.y.to_numpy() >= y)
-        & (risky.y.to_numpy() < y + config.size)
-        & (risky.x.to_numpy() >= x)
-        & (risky.x.to_numpy() < x + config.size)
-    )
-    return (time & space).any(axis=1)
+def _near(crops: pd.DataFrame, risky: pd.DataFrame, config: CropConfig) -> NDArray[np.bool_]:
+    """(n,) whether one of the places `risky` lies in a crop, within `margin` frames of the pair."""
+    return _holds(crops, risky, config.size, span=config.delta, margin=config.margin, rim=0)
+
+
+def _holds(
+    crops: pd.DataFrame, places: pd.DataFrame, size: int, *, span: int, margin: int, rim: float
+) -> NDArray[np.bool_]:
+    """(n,) whether any of `places` lies in a crop, at least `rim` px from its edge.
+
+    In time a place covers its frames and `margin` more on each side, a crop frames t to t + span.
+    """
+    start, end = places.t.to_numpy() - margin, places.t_end.to_numpy() + margin
+    first = crops.t.to_numpy()
+    at, corner = places[["y", "x"]].to_numpy(), crops[["y", "x"]].to_numpy()
+    out = np.zeros(len(crops), dtype=bool)
+    for rows in crops.groupby("t").indices.values():  # a frame at a time: few places are near it
+        t = first[rows[0]]
+        offset = at[(start <= t + span) & (end >= t)][None] - corner[rows][:, None]
+        out[rows] = ((offset >= rim) & (offset < size - rim)).all(axis=2).any(axis=1)
+    return out
 
 
 def _anywhere(
@@ -147,59 +156,50 @@ def _anywhere(
 ) -> pd.DataFrame:
     """Crops drawn uniformly, positive if either frame holds more event pixels than the threshold.
 
-    Source: arXiv 2411.03924, section 2.2. Where annotation is not exhaustive, a crop without
-    an event counts as negative only if a known negative lies near its centre.
+    Source: arXiv 2411.03924, section 2.2. Negatives near unknown places are left out; where
+    annotation is not exhaustive, so are those that are not centred on a known negative.
     """
     parts = []
     for t in range(region.start, region.stop - config.delta):
-        pair = masks(t, t + config.delta + 1)[[0, config.delta]]
+        pair = np.concatenate([masks(frame, frame + 1) for frame in (t, t + config.delta)])
         n = config.crops_per_frame
         y = rng.integers(region.top, region.bottom - config.size + 1, size=n)
         x = rng.integers(region.left, region.right - config.size + 1, size=n)
         areas = np.stack([_areas(pair == label, y, x, config.size) for label in (1, 2)])
         label = np.where(areas.max(axis=0) > config.area_threshold, areas.argmax(axis=0) + 1, 0)
         parts.append(pd.DataFrame({"t": t, "y": y, "x": x, "label": label}))
-    crops = pd.concat(parts, ignore_index=True)
-    nearest, distance = _nearest_event(crops, places.table, config)
-    crops["event_id"] = np.where(crops.label > 0, nearest, -1)
+    crops, table = pd.concat(parts, ignore_index=True), places.table
     if places.exhaustive:
-        return crops
-    known = _holds_negative(crops, places.table, config)
-    return crops[(crops.label > 0) | (known & ~_near_event(crops, places.table, config))]
+        negative = ~_near(crops, table[table.kind == "unknown"], config)
+    else:
+        known = table[table.kind == "negative"]
+        negative = _holds(crops, known, config.size, span=0, margin=0, rim=config.size / 4)
+        negative &= ~_near(crops, table[table.kind != "negative"], config)
+    positive = crops[crops.label > 0]
+    crops["event_id"] = -1
+    if len(positive):
+        crops.loc[positive.index, "event_id"] = _events_of(positive, table[table.kind == "event"], config)
+    return crops[(crops.label > 0) | negative]
 
 
 def _areas(
     mask: NDArray[np.bool_], y: NDArray[np.int64], x: NDArray[np.int64], size: int
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     """(n,) the larger count of mask pixels of the two frames (2, H, W) in each crop."""
-    total = np.pad(mask.astype(np.int64), ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2)
+    total = np.pad(mask.astype(np.int32), ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2)
     bottom, right = y + size, x + size
-    return (total[:, bottom, right] - total[:, y, right] - total[:, bottom, x] + total[:, y, x]).max(axis=0)
+    areas = total[:, bottom, right] - total[:, y, right] - total[:, bottom, x] + total[:, y, x]
+    larger: NDArray[np.int32] = areas.max(axis=0)
+    return larger
 
 
-def _nearest_event(
-    crops: pd.DataFrame, table: pd.DataFrame, config: CropConfig
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The event that touches the pair in time and is nearest to the crop's centre."""
-    events = table[table.kind == "event"]
-    if events.empty:
-        return np.full(len(crops), -1), np.full(len(crops), np.inf)
+def _events_of(crops: pd.DataFrame, events: pd.DataFrame, config: CropConfig) -> NDArray[np.int64]:
+    """(n,) event_id of the event of the crop's label that is nearest in time, then to its centre."""
     centre = crops[["y", "x"]].to_numpy() + config.size / 2
     away = np.linalg.norm(centre[:, None] - events[["y", "x"]].to_numpy()[None], axis=2)
-    t = crops.t.to_numpy()[:, None]
-    away[(t + config.delta < events.t.to_numpy()) | (t > events.t_end.to_numpy())] = np.inf
-    nearest = away.argmin(axis=1)
-    return events.event_id.to_numpy()[nearest], away.min(axis=1)
-
-
-def _holds_negative(crops: pd.DataFrame, table: pd.DataFrame, config: CropConfig) -> NDArray[np.bool_]:
-    """(n,) whether a known negative of frame t lies within a quarter of a crop of the centre."""
-    known = table[table.kind == "negative"]
-    out = np.zeros(len(crops), dtype=bool)
-    by_frame = dict(list(known.groupby("t")))
-    for t, group in crops.groupby("t"):
-        if t in by_frame:
-            centre = group[["y", "x"]].to_numpy() + config.size / 2
-            away = np.abs(centre[:, None] - by_frame[t][["y", "x"]].to_numpy()[None]).max(axis=2)
-            out[crops.index.get_indexer(group.index)] = (away <= config.size / 4).any(axis=1)
-    return out
+    t = crops[["t"]].to_numpy()
+    gap = np.maximum(events.t.to_numpy() - t - config.delta, t - events.t_end.to_numpy()).clip(min=0)
+    other = crops[["label"]].to_numpy() != events.label.to_numpy()
+    nearest = (away + 1e6 * gap + 1e12 * other).argmin(axis=1)
+    ids: NDArray[np.int64] = events.event_id.to_numpy()[nearest]
+    return ids

@@ -35,16 +35,17 @@ def split_regions(config: JobConfig, shapes: Shapes, roles: Mapping[str, Role | 
         roles: the role of each movie, needed when splitting by movie.
 
     Raises:
-        UserError: a movie lacks a role, or a block is too small to hold a crop pair.
+        UserError: a movie lacks a role, or a part is too small to hold a crop pair, labelled or
+            for pretraining (validation and test parts are cut for both, too).
     """
     regions = _SPLITS[config.split.kind](config, shapes, roles)
+    size, delta = max(config.crops.size, config.pretrain.size), config.crops.delta
     for item in regions:
         r = item.region
-        crop = config.crops
-        if r.stop - r.start <= crop.delta or min(r.bottom - r.top, r.right - r.left) < crop.size:
+        if r.stop - r.start <= delta or min(r.bottom - r.top, r.right - r.left) < size:
             raise UserError(
-                f"the {item.role or 'only'} part ({r.stop - r.start} frames of {r.bottom - r.top} x "
-                f"{r.right - r.left} px) cannot hold a crop pair of {crop.size} px over {crop.delta} frame(s)",
+                f"the {item.role or 'only'} part ({max(r.stop - r.start, 0)} frames of {r.bottom - r.top} x "
+                f"{r.right - r.left} px) cannot hold a crop pair of {size} px over {delta} frame(s)",
                 where=r.movie,
                 todo="use smaller crops, other split fractions or a longer movie",
             )
@@ -52,6 +53,7 @@ def split_regions(config: JobConfig, shapes: Shapes, roles: Mapping[str, Role | 
 
 
 def whole(movie: str, shape: tuple[int, int, int]) -> Region:
+    """All frames and pixels of a movie of that shape (T, H, W)."""
     return Region(movie, 0, shape[0], 0, 0, shape[1], shape[2])
 
 

@@ -206,6 +206,7 @@ class Camera:
     def __init__(self, config: SimulateConfig, rng: np.random.Generator) -> None:
         y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in (config.height, config.width)), indexing="ij")
         centre = rng.uniform(-0.4, 0.4, 2)
+        self.exposure = config.light / LIGHT
         self.illumination = 1.05 - 0.12 * ((y - centre[0]) ** 2 + (x - centre[1]) ** 2)
         self.focus = PSF * np.exp(0.1 * wander(config.frames, (), 0.7, rng))
         self.lamp = 1 + 0.01 * wander(config.frames, (), 0.5, rng)
@@ -217,7 +218,7 @@ class Camera:
         glow = gaussian_filter(light[::2, ::2], 6 * PSF).repeat(2, axis=0).repeat(2, axis=1)
         glow = glow[: light.shape[0], : light.shape[1]]
         seen = (1 - HAZE) * gaussian_filter(light, self.focus[frame]) + HAZE * glow
-        seen = (seen + SKY) * self.illumination * self.lamp[frame] * exp(self.bleach * frame)
+        seen = (seen + SKY) * self.exposure * self.illumination * self.lamp[frame] * exp(self.bleach * frame)
         electrons = self.rng.poisson(seen) + READ_NOISE * self.rng.normal(size=seen.shape)
         counts = np.rint(OFFSET + GAIN * electrons).clip(0, 65535)
         return np.asarray(counts, dtype=np.uint16)

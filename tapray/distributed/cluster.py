@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tapray.config import RayConfig
+from tapray.errors import UserError
 
 # Set before ray is imported: each takes seconds off or silences what is not ours to show.
 _ENVIRONMENT = {
@@ -18,35 +22,90 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_MAX_PENDING_TRIALS_PG": "8",
 }
+# These announce plans and settings amid the progress, and write tracebacks of what they raise anyhow.
+_CHATTY = ("ray.data", "ray.train", "ray.tune")
+_WORKERS = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 @contextmanager
 def session(config: RayConfig) -> Iterator[None]:
-    """A Ray session for the duration of the block; an existing one is used and left running."""
+    """A Ray session for the duration of the block; an existing one is used and left running.
+
+    A UserError that a worker raised leaves the block as that error and not as Ray's.
+    """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     import ray
+    import ray.data  # first: its import sets up its logger
 
-    if ray.is_initialized():
-        yield
-        return
-    local = config.address is None
-    threads = {"env_vars": {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}}
-    ray.init(
-        address="local" if local else config.address,
-        num_cpus=config.num_cpus if local else None,
-        include_dashboard=None if local else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env=threads,
-        configure_logging=True,
-    )
+    # Its own wrapper would lose the cause on the way from a worker.
+    ray.data.DataContext.get_current().raise_original_map_exception = True
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(config)
     try:
         yield
+    except Exception as error:
+        fault = user_fault(error)
+        if fault is None or fault is error:
+            raise
+        raise fault from None
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()
+
+
+def _connect(config: RayConfig) -> None:
+    import ray
+
+    settings: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"env_vars": _WORKERS},
+    }
+    if config.address is not None:
+        ray.init(address=config.address, **settings)
+        return
+    # With the dashboard, which Ray Train asks which of its runs still live.
+    ray.init(address="local", num_cpus=config.num_cpus, **settings)
+
+
+def user_fault(error: BaseException) -> UserError | None:
+    """The UserError behind an error of Ray's, if one is: Ray wraps what a worker raises several times."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        item = waiting.pop()
+        if not isinstance(item, BaseException) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if type(item) is UserError:
+            return item
+        causes = (getattr(item, name, None) for name in ("cause", "controller_failure"))
+        workers = getattr(item, "worker_failures", {})
+        waiting += [item.__context__, item.__cause__, *causes, *workers.values()]
+    return None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C while Ray Train or Tune works in the block ends it as KeyboardInterrupt, once they have stopped.
+
+    Both put handlers of their own in place, which stop the work in good order but then leave with
+    exit status 0 (Train), and they do not take them away again.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as leave:
+        raise KeyboardInterrupt from leave
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)

@@ -33,7 +33,7 @@ def write_shards(
     Returns:
         One record per shard: part, movie, start, stop, crops, bytes.
     """
-    tasks = []
+    tasks: list[dict[str, Any]] = []
     for movie in movies:
         rows = index[index.movie == movie.name]
         for start in range(0, movie.shape[0], FRAMES_PER_SHARD):
@@ -49,13 +49,8 @@ def write_shards(
         size = write_table(frame_table, folder / f"frames-{task['part']:05d}.parquet")
         if len(crop_table):
             size += write_table(crop_table, folder / f"crops-{task['part']:05d}.parquet")
-        facts = {
-            "part": task["part"],
-            "movie": task["movie"].name,
-            "start": task["start"],
-            "stop": task["stop"],
-        }
-        return {**facts, "crops": len(crop_table), "bytes": size}
+        facts = {key: task[key] for key in ("part", "start", "stop")}
+        return {**facts, "movie": task["movie"].name, "crops": len(crop_table), "bytes": size}
 
     records = []
     dataset = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(write)
@@ -83,7 +78,9 @@ def frames_dataset(movies: dict[str, Movie], regions: list[Region]) -> ray.data.
         frames = movie.read(start, stop)[:, region.top : region.bottom, region.left : region.right]
         return [{"region": number, "t": start + i, "frame": frame} for i, frame in enumerate(frames)]
 
-    return ray.data.range(len(tasks), override_num_blocks=len(tasks)).flat_map(read).materialize()
+    lazy = ray.data.range(len(tasks), override_num_blocks=len(tasks)).flat_map(read)
+    frames: ray.data.Dataset = lazy.materialize()
+    return frames
 
 
 def collect_frames(shard: Any, regions: list[Region]) -> list[NDArray[Any]]:

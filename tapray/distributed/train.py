@@ -21,12 +21,14 @@ from tapray.console import Reporter
 from tapray.crops.draw import CropStream, Region, Source
 from tapray.crops.shards import ShardReader
 from tapray.data.movies import Movie
+from tapray.distributed.cluster import interruptible
 from tapray.distributed.data import collect_frames, frames_dataset
 from tapray.errors import UserError
 from tapray.model.tap import TapNet, initialise
 from tapray.model.weights import load_training, save_training
 from tapray.pretrain.loop import Batches, make_optimizer, train_step, validate
 from tapray.pretrain.sources import region_source
+from tapray.runfolder import atomic_write
 
 LOG_EVERY = 10  # steps between records
 
@@ -41,7 +43,7 @@ def pretrain(
     log: Path,
     reporter: Reporter,
 ) -> TapNet:
-    """Pretrains on the train regions, validating on the val regions; returns the net.
+    """Pretrains on the train regions; returns the net of the epoch that is best on the val regions.
 
     Called again with the same `storage` and `name` it continues from the last checkpoint.
 
@@ -50,6 +52,7 @@ def pretrain(
 
     Raises:
         UserError: the cluster has fewer CPUs or GPUs than the workers need.
+        KeyboardInterrupt: it was interrupted; the last checkpoint is kept.
     """
     _check_resources(config)
     both = [*regions[Role.TRAIN], *regions[Role.VAL]]
@@ -69,28 +72,37 @@ def pretrain(
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.ray.train_workers, use_gpu=config.ray.use_gpu
         ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=str(storage.resolve()),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.pretrain.keep_checkpoints),
-            failure_config=ray.train.FailureConfig(
-                max_failures=config.ray.max_failures, controller_failure_limit=3
-            ),
-        ),
+        run_config=_run_config(config, storage, name),
     )
     total = config.pretrain.epochs * config.pretrain.steps_per_epoch
-    with reporter.follow(log, "pretrain", total, "step"):
+    with reporter.follow(log, "pretrain", total, "step"), interruptible():
         result = trainer.fit()
     net = TapNet(config.pretrain.preset)
     optimizer, _ = make_optimizer(net, config.pretrain)
-    with result.checkpoint.as_directory() as folder:
+    best = result.get_best_checkpoint("val_arrow", "max")  # the latest may have learned crops by heart
+    assert best is not None  # every epoch reports one
+    with best.as_directory() as folder:
         load_training(Path(folder) / "state.safetensors", net, optimizer)
     return net
 
 
+def _run_config(config: JobConfig, storage: Path, name: str) -> ray.train.RunConfig:
+    return ray.train.RunConfig(
+        name=name,
+        storage_path=str(storage.resolve()),
+        checkpoint_config=ray.train.CheckpointConfig(
+            num_to_keep=config.pretrain.keep_checkpoints, checkpoint_score_attribute="val_arrow"
+        ),
+        failure_config=ray.train.FailureConfig(
+            max_failures=config.ray.max_failures,
+            controller_failure_limit=3,  # type: ignore[call-arg]  # Ray's types are those of Train V1
+        ),
+    )
+
+
 def _check_resources(config: JobConfig) -> None:
     kind = "GPU" if config.ray.use_gpu else "CPU"
-    have = ray.cluster_resources().get(kind, 0)
+    have = ray.cluster_resources().get(kind, 0)  # type: ignore[no-untyped-call]  # Ray has no type here
     if have < config.ray.train_workers:
         raise UserError(
             f"{config.ray.train_workers} workers need as many {kind}s, the cluster has {have:.0f}",
@@ -134,6 +146,7 @@ def _epoch(
     val: Batches,
     log: _Log,
 ) -> dict[str, float]:
+    """One epoch of training, then validation; the last record's metrics, over all workers."""
     steps, sums, start = config.pretrain.steps_per_epoch, np.zeros(3), time.perf_counter()
     metrics: dict[str, float] = {}
     for step in range(steps):
@@ -144,8 +157,8 @@ def _epoch(
             loss, arrow, n = _sum_over_workers(sums)
             metrics = {"loss": loss / n, "arrow": arrow / n, "pairs_per_s": n / (time.perf_counter() - start)}
             if step + 1 == steps:
-                right, count = validate(model, val)
-                right, count, _ = _sum_over_workers(np.array([right * count, count, 0.0]))
+                share, crops = validate(model, val)
+                right, count = _sum_over_workers(np.array([share * crops, crops], np.float64))
                 metrics["val_arrow"] = right / count
             log.write({"step": epoch * steps + step + 1, "epoch": epoch, **metrics})
             sums, start = np.zeros(3), time.perf_counter()
@@ -195,7 +208,7 @@ class _Log:
         if self._path:
             old = self._path.read_text().splitlines() if self._path.exists() else []
             kept = [line for line in old if line.endswith("}") and json.loads(line)["epoch"] < done]
-            self._path.write_text("".join(line + "\n" for line in kept))
+            atomic_write(self._path, "".join(line + "\n" for line in kept))
 
     def write(self, record: dict[str, float]) -> None:
         if self._path:

@@ -15,7 +15,7 @@ def augment(pairs: Tensor, mode: str, generator: torch.Generator) -> Tensor:
     """Augments crop pairs.
 
     Args:
-        pairs: (B, 2, H, W) float32.
+        pairs: (B, 2, H, W) float32 with H = W, on the generator's device.
         mode: "none"; "light": flips, quarter turns and intensity; "paper": flips, rotation by any
             angle, scale 0.8-1.25, small independent shift and scale per frame, elastic
             deformation, noise, intensity (arXiv 2411.03924, section 3; each with probability 1/2).
@@ -28,7 +28,7 @@ def augment(pairs: Tensor, mode: str, generator: torch.Generator) -> Tensor:
 
 def swap(pairs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Swaps the frames of each pair with probability 1/2; returns pairs and (B,) bool."""
-    swapped = torch.rand(len(pairs), generator=generator, device=pairs.device) < 0.5
+    swapped = _coin(len(pairs), generator)
     return torch.where(swapped[:, None, None, None], pairs.flip(1), pairs), swapped
 
 
@@ -48,7 +48,7 @@ def _intensity(pairs: Tensor, generator: torch.Generator, *, noise: bool) -> Ten
     pairs = pairs * scale[..., None, None] + shift[..., None, None]
     if noise:
         amount = _coin(batch, generator)[:, None, None, None] * 0.05
-        pairs = pairs + amount * (2 * torch.rand(pairs.shape, generator=generator) - 1)
+        pairs = pairs + amount * (2 * _rand(pairs.shape, generator) - 1)
     return pairs
 
 
@@ -61,11 +61,11 @@ def _resample(pairs: Tensor, generator: torch.Generator) -> Tensor:
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     shared = torch.stack([torch.stack([cos * flip, -sin], 1), torch.stack([sin * flip, cos], 1)], 1)
     own = 1 + _sometimes(batch, frames, 0.02, generator)
-    theta = torch.zeros(batch, frames, 2, 3)
+    theta = torch.zeros(batch, frames, 2, 3, device=pairs.device)
     theta[..., :2] = shared[:, None] * own[..., None, None]
     theta[..., 2] = torch.stack([_sometimes(batch, frames, 2 * 2 / width, generator) for _ in range(2)], -1)
     grid = F.affine_grid(theta.flatten(0, 1), [batch * frames, 1, height, width], align_corners=False)
-    bend = 2 * torch.rand(batch, 2, 5, 5, generator=generator) - 1
+    bend = 2 * _rand((batch, 2, 5, 5), generator) - 1
     bend = bend * _coin(batch, generator)[:, None, None, None] * (10 * 2 / width)
     bend = F.interpolate(bend, size=(height, width), mode="bicubic", align_corners=True)
     grid = grid + bend.movedim(1, -1).repeat_interleave(frames, 0)
@@ -73,11 +73,17 @@ def _resample(pairs: Tensor, generator: torch.Generator) -> Tensor:
     return out.view_as(pairs)
 
 
+def _rand(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform in [0, 1) on the generator's device."""
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
 def _coin(batch: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(batch, generator=generator) < 0.5
+    """(batch,) true with probability 1/2."""
+    return _rand((batch,), generator) < 0.5
 
 
 def _sometimes(batch: int, columns: int, amount: float, generator: torch.Generator) -> Tensor:
     """(batch, columns) uniform in [-amount, amount], 0 for half of the rows."""
-    values = (2 * torch.rand(batch, columns, generator=generator) - 1) * amount
+    values = (2 * _rand((batch, columns), generator) - 1) * amount
     return values * _coin(batch, generator)[:, None]

@@ -7,14 +7,17 @@ A backbone is added here: one function that returns a module mapping (N, 1, H, W
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from tapray.errors import UserError
 
+Padding = Literal["zeros", "replicate"]
 
-def _block(c_in: int, c_out: int, padding_mode: str) -> nn.Sequential:
+
+def _block(c_in: int, c_out: int, padding_mode: Padding) -> nn.Sequential:
     layers: list[nn.Module] = []
     for c in (c_in, c_out):
         layers += [
@@ -40,11 +43,11 @@ class UNet(nn.Module):
         *,
         stem_stride: int = 1,
         depth: int = 3,
-        padding_mode: str = "zeros",
+        padding_mode: Padding = "zeros",
     ) -> None:
         super().__init__()
         self.out_channels = out_channels
-        self.divisor = stem_stride * 2**depth
+        self.stride, self.divisor = stem_stride, stem_stride * 2**depth
         widths = [width * 2**level for level in range(depth + 1)]
         self.stem: nn.Module = nn.Identity()
         c_in = 1
@@ -70,9 +73,7 @@ class UNet(nn.Module):
         pad = [-height % self.divisor, -width % self.divisor]
         if any(pad):  # replicate the border up to the next size that pools evenly
             x = nn.functional.pad(x, (0, pad[1], 0, pad[0]), mode="replicate")
-        padded = x.shape[-2]
         x = self.stem(x)
-        stride = padded // x.shape[-2]
         skips: list[Tensor] = []
         for i, block in enumerate(self.down):
             x = block(nn.functional.max_pool2d(x, 2) if i else x)
@@ -82,7 +83,7 @@ class UNet(nn.Module):
             x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(torch.cat([skips.pop(), x], dim=1))
         x = self.head(x)
-        return x[..., : -(-height // stride), : -(-width // stride)] if any(pad) else x
+        return x[..., : -(-height // self.stride), : -(-width // self.stride)]
 
 
 PRESETS: dict[str, Callable[[], UNet]] = {

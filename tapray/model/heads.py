@@ -35,9 +35,11 @@ class LinearHead(Head):
         self.out = nn.Linear(2 * channels * side * side, classes)
 
     def front(self, features: Tensor) -> Tensor:
+        """(B, 2 C h w)."""
         return features.flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Class logits (B, K) from `front`."""
         logits: Tensor = self.out(self.drop(x))
         return logits
 
@@ -65,8 +67,9 @@ class ResNetHead(Head):
         self.out = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Class logits (B, K) from `front`."""
         y = self.stem(x.flatten(0, 1))
-        y = F.relu(y + self.block(y)).mean(dim=(-2, -1)).unflatten(0, x.shape[:2])
+        y = F.relu(y + self.block(y)).mean(dim=(-2, -1)).view(*x.shape[:2], -1)
         logits: Tensor = self.out(self.drop(y.mean(dim=1)))
         return logits
 
@@ -81,9 +84,11 @@ class MlpHead(Head):
         )
 
     def front(self, features: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(features.flatten(0, 1), 4).unflatten(0, features.shape[:2]).flatten(1)
+        """(B, 2 C 16)."""
+        return F.adaptive_avg_pool2d(features.flatten(0, 1), 4).reshape(len(features), -1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Class logits (B, K) from `front`."""
         logits: Tensor = self.net(x)
         return logits
 
@@ -100,7 +105,7 @@ class PooledHead(Head):
 
     def __init__(self, channels: int, side: int, classes: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.register_buffer("windows", torch.stack([_window(side, side / 8), _window(side, side / 3)]))
+        self.windows = nn.Buffer(torch.stack([_window(side, side / 8), _window(side, side / 3)]))
         width = channels * (3 * 6 + 1)
         self.norm = nn.BatchNorm1d(width, affine=False)
         self.settled = False
@@ -110,6 +115,7 @@ class PooledHead(Head):
         nn.init.zeros_(self.out.bias)
 
     def front(self, features: Tensor) -> Tensor:
+        """(B, 19 C) statistics."""
         mean = torch.einsum("bschw,khw->bsck", features, self.windows)
         square = torch.einsum("bschw,khw->bsck", features**2, self.windows)
         spread = (square - mean**2).clamp(min=1e-6).sqrt()
@@ -121,13 +127,20 @@ class PooledHead(Head):
         return torch.cat([first + second, difference, difference.abs(), energy], dim=-1).flatten(1)
 
     def settle(self, fronts: Tensor) -> None:
+        """Mean and spread of the statistics (N, width) over all training crops."""
         self.norm.running_mean = fronts.mean(dim=0)
         self.norm.running_var = fronts.var(dim=0) + 1e-6
         self.settled = True
+        self.norm.eval()
+
+    def train(self, mode: bool = True) -> PooledHead:
+        """As of every module, but settled statistics stay as they are in training too."""
+        super().train(mode)
+        self.norm.train(mode and not self.settled)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.settled:  # fixed statistics, in training too
-            self.norm.eval()
+        """Class logits (B, K) from `front`."""
         logits: Tensor = self.out(self.drop(self.norm(x).clamp(-10, 10)))
         return logits
 

@@ -24,6 +24,7 @@ class EquivariantBlock(nn.Module):
         self.norm = nn.BatchNorm1d(c_out) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, S, C, ...) -> (B, S, c_out, ...)."""
         x = x.movedim(2, -1)  # channels last
         x = self.local(x) + self.shared(x.mean(dim=1, keepdim=True))
         if self.norm is not None:
@@ -58,13 +59,13 @@ class TapNet(nn.Module):
         Returns:
             (B, S, 32, h, w) float32; h, w are H, W divided by the stem's stride.
         """
-        x = self.projection(self.backbone(pairs.flatten(0, 1).unsqueeze(1)))
-        return x.unflatten(0, pairs.shape[:2])
+        x: Tensor = self.projection(self.backbone(pairs.flatten(0, 1).unsqueeze(1)))
+        return x.view(*pairs.shape[:2], *x.shape[1:])
 
     def arrow_logits(self, features: Tensor) -> Tensor:
         """(B, S, 32, h, w) dense features -> (B, S) logits."""
-        x = self.arrow(features).mean(dim=(-2, -1), keepdim=True)
-        return self.logit(x).flatten(1)
+        x: Tensor = self.logit(self.arrow(features).mean(dim=(-2, -1), keepdim=True))
+        return x.flatten(1)
 
     def forward(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, H, W) -> arrow logits (B, S) and dense features (B, S, 32, h, w)."""
@@ -84,8 +85,10 @@ def initialise(net: nn.Module, generator: torch.Generator) -> None:
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            gain = "leaky_relu" if isinstance(module, nn.Conv2d) else "linear"
-            nn.init.kaiming_normal_(module.weight, nonlinearity=gain, generator=generator)
+            conv = isinstance(module, nn.Conv2d)
+            nn.init.kaiming_normal_(
+                module.weight, nonlinearity="leaky_relu" if conv else "linear", generator=generator
+            )
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from tapray.config import JobConfig, SamplerKind
 from tapray.crops.draw import CropStream, Region
 from tapray.crops.shards import ShardReader
@@ -24,20 +22,21 @@ def arrow_accuracy(
     """Share of arrows told right on `regions`, for crops drawn as in training and uniformly.
 
     Most uniformly drawn crops hold nothing that has a direction in time, so both are given.
+
+    Returns:
+        The share (0 to 1) of at least 2048 crops by the name of the sampler.
     """
     reader, out = ShardReader(shards), {}
+    frames = [movies[r.movie].read(r.start, r.stop)[:, r.top : r.bottom, r.left : r.right] for r in regions]
     for kind in dict.fromkeys((config.pretrain.sampler, SamplerKind.UNIFORM)):
         update = {"sampler": kind, "val_batches": -(-CROPS // config.pretrain.batch)}
         drawn = config.model_copy(update={"pretrain": config.pretrain.model_copy(update=update)})
-        sources = []
-        for region in regions:
-            movie = movies[region.movie]
-            box = (slice(None), slice(region.top, region.bottom), slice(region.left, region.right))
-            frames = movie.read(region.start, region.stop)[box]
-            sources.append(region_source(drawn, reader, region, movie.shape, frames))
+        sources = [
+            region_source(drawn, reader, region, movies[region.movie].shape, own)
+            for region, own in zip(regions, frames, strict=True)
+        ]
         stream = CropStream(
             sources, config.pretrain.size, config.crops.delta, config.crops.intensity, config.seed + 1
         )
-        with torch.inference_mode():
-            out[kind.value], _ = validate(net, Batches(stream, drawn.pretrain))
+        out[kind.value], _ = validate(net, Batches(stream, drawn.pretrain))
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,11 +32,10 @@ def make_optimizer(
             cycle_momentum=False,
         )
     else:
+        total = config.epochs * config.steps_per_epoch
+        rise = 0.2 if total > 5 else 0.3  # PyTorch divides by rise * total - 1
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=config.learning_rate,
-            total_steps=config.epochs * config.steps_per_epoch,
-            pct_start=0.2,
+            optimizer, max_lr=config.learning_rate, total_steps=total, pct_start=rise
         )
     return optimizer, scheduler
 
@@ -49,7 +48,7 @@ class Batches:
     config: PretrainConfig
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def train(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """(b, 2, size, size) float32 and (b,) bool, whether the frames were swapped."""
@@ -85,7 +84,7 @@ def train_step(
     logits, features = net(pairs)
     loss, accuracy = tap_loss(logits, features, swapped, decorrelation)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     scheduler.step()
     return float(loss.detach()), float(accuracy)
@@ -93,7 +92,11 @@ def train_step(
 
 @torch.no_grad()
 def validate(net: nn.Module, batches: Batches) -> tuple[float, int]:
-    """Arrow accuracy on the validation crops and their number, of this worker's share."""
+    """Arrow accuracy on the validation crops and their number, of this worker's share.
+
+    In eval mode; the net is left in the mode it came in.
+    """
+    training = net.training
     net.eval()
     right = total = 0
     for step in range(batches.config.val_batches):
@@ -101,5 +104,5 @@ def validate(net: nn.Module, batches: Batches) -> tuple[float, int]:
         logits, _ = net(pairs)
         right += int((logits.argmax(dim=1) == swapped.long()).sum())
         total += len(pairs)
-    net.train()
+    net.train(training)
     return right / max(total, 1), total

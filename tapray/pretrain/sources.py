@@ -22,11 +22,21 @@ def region_source(
     """
     size, last = config.pretrain.size, region.stop - config.crops.delta
     maps = reader.scores(region.movie, grid_shape(shape[1], shape[2], size))
-    top, left = -(-region.top // STRIDE), -(-region.left // STRIDE)
+    top = _first_place(region.top, region.bottom, size)
+    left = _first_place(region.left, region.right, size)
     gy, gx = grid_shape(region.bottom - top * STRIDE, region.right - left * STRIDE, size)
     own = (slice(region.start, last), slice(top, top + gy), slice(left, left + gx))
     cut = Scores(maps.change[own], maps.brightness[own])
-    place_weights = weights(cut, config.pretrain.sampler, config.pretrain.candidates)
+    tiles = (region.bottom - region.top) * (region.right - region.left) / size**2
+    place_weights = weights(cut, config.pretrain.sampler, config.pretrain.sharpness * tiles)
     ranges = reader.ranges(region.movie)[region.start : region.stop]
     offset = (top * STRIDE - region.top, left * STRIDE - region.left)
     return make_source(region, frames, ranges, place_weights, offset)
+
+
+def _first_place(start: int, stop: int, size: int) -> int:
+    """The first candidate place of a movie that lies within [start, stop).
+
+    Where a region is too narrow for one, the last before it: drawing clips crops to the region.
+    """
+    return min(-(-start // STRIDE), (stop - size) // STRIDE)

@@ -14,12 +14,12 @@ from tapray.config import Init
 from tapray.report.figures import arrow_curve, label_budget_curve, reliability_diagrams
 from tapray.report.page import page
 from tapray.report.reliability import RESAMPLES, Prediction, Predictions
-from tapray.report.tables import beside, compare, print_table, summarise, write_csv, write_tables
+from tapray.report.tables import beside, compare, result_table, summarise, write_csv, write_tables
 from tapray.study.calibration import Calibration
 from tapray.study.metrics import event_probability
 from tapray.study.statistics import bootstrap_ap, paired_bootstrap_ap
 
-__all__ = ["Prediction", "Predictions", "print_table", "summarise", "write_report", "write_tables"]
+__all__ = ["Prediction", "Predictions", "result_table", "summarise", "write_report", "write_tables"]
 
 Cell = tuple[str, str, int]  # init, head, budget
 

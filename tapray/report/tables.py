@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from tapray.config import HeadKind, Init
@@ -188,7 +187,7 @@ def arrow_accuracy(table: pd.DataFrame) -> float:
     return float(known.iloc[0]) if len(known) else float("nan")
 
 
-def print_table(console: Console, summary: pd.DataFrame) -> None:
+def result_table(summary: pd.DataFrame) -> Table:
     """The label-budget table at the end of a job, 80 columns wide; the best AP of each budget is bold."""
     first = summary.iloc[0]
     leaky = " [bold red]LEAKY[/]" if summary["leaky"].any() else ""
@@ -213,4 +212,4 @@ def print_table(console: Console, summary: pd.DataFrame) -> None:
             table.add_row(row["init"], row["head"], str(budget), ap, *others)
         if budget != summary["budget"].max():
             table.add_row()
-    console.print(table)
+    return table

@@ -35,10 +35,12 @@ class Cell:
 
     @property
     def name(self) -> str:
+        """For example tap-pooled-10."""
         return f"{self.init.value}-{self.head.value}-{self.budget}"
 
 
 def cells(config: JobConfig) -> list[Cell]:
+    """Every cell of a study: budgets, then initialisations, then heads, as the configuration lists them."""
     study = config.study
     return [
         Cell(init, head, budget) for budget in study.budgets for init in study.inits for head in study.heads
@@ -205,4 +207,5 @@ def final_record(
 
 
 def as_settings(params: dict[str, Any]) -> Settings:
+    """The settings among the values of a trial's or run's record."""
     return Settings(**{name: float(params[name]) for name in asdict(Settings(0, 0, 0))})

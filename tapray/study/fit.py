@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,13 +26,14 @@ class Settings:
 
 
 class Arm(nn.Module):
-    """Encoder and head, both trained, from normalised crop pairs (B, 2, H, W) to logits."""
+    """Encoder and head, both trained, from normalised crop pairs (B, 2, H, W) to logits (B, K)."""
 
     def __init__(self, encoder: TapNet, head: Head) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 
     def forward(self, pairs: Tensor) -> Tensor:
+        """(B, 2, H, W) -> (B, K)."""
         logits: Tensor = self.head(self.head.front(self.encoder.features(pairs)))
         return logits
 
@@ -53,6 +54,7 @@ def fit(
     Args:
         inputs: (N, ...) float16 or float32, the module's inputs; labels: (N,) int64.
         augmented: inputs are crop pairs, to be flipped, turned and varied in intensity.
+        generator: all that is drawn, dropout included; the global generator stays as it was.
 
     Source: arXiv 2411.03924, section 2.3 (Adam, class-balanced sampling, cross-entropy).
     """
@@ -62,20 +64,28 @@ def fit(
     )
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     members = [torch.nonzero(labels == c).squeeze(1) for c in torch.unique(labels)]
-    for _ in range(steps):
-        rows = torch.cat([_choose(own, batch // len(members), generator) for own in members])
-        x = inputs[rows].float()
-        x = augment(x, "light", generator) if augmented else x
-        loss = F.cross_entropy(module(x), labels[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
+    with torch.random.fork_rng(devices=[]):  # dropout knows no generator but the global one
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        for _ in range(steps):
+            rows = balanced(members, batch, generator)
+            x = inputs[rows].float()
+            x = augment(x, "light", generator) if augmented else x
+            loss = F.cross_entropy(module(x), labels[rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
     module.eval()
 
 
-def _choose(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    return rows[torch.randint(len(rows), (n,), generator=generator)]
+def balanced(members: Sequence[Tensor], batch: int, generator: torch.Generator) -> Tensor:
+    """Rows of a batch with equally many of every class, at least one, drawn with replacement.
+
+    Args:
+        members: the rows of each class.
+    """
+    each = max(1, batch // len(members))
+    return torch.cat([own[torch.randint(len(own), (each,), generator=generator)] for own in members])
 
 
 @torch.no_grad()

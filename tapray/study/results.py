@@ -1,4 +1,4 @@
-"""Collects the records that runs left behind."""
+"""The records that trials and runs leave behind, and their collection."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from tapray.config import Init
-from tapray.report.figures import Prediction
+
+if TYPE_CHECKING:  # the report draws figures, which no trial's worker needs to load
+    from tapray.report.reliability import Prediction
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,12 @@ class Results:
 
 
 def collect(folder: Path, pretrained: Mapping[str, Any], *, leaky: bool) -> Results:
-    """Reads a study folder.
+    """Reads a study folder; final runs that failed are left out.
 
     Args:
         pretrained: facts of pretraining; its arrow accuracy belongs to the pretrained arms alone.
     """
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("run-*.json"))]
-    trials = [json.loads(path.read_text()) for path in sorted(folder.glob("trial-*.json"))]
+    runs = [run for run in read_records(folder, "run") if run["status"] == "done"]
     predictions: dict[tuple[str, str, int, int], Prediction] = {}
     for run in runs:
         with np.load(folder / f"{run_name(run)}.npz", allow_pickle=False) as saved:
@@ -45,9 +46,23 @@ def collect(folder: Path, pretrained: Mapping[str, Any], *, leaky: bool) -> Resu
         has_arrow = run["init"] in (Init.TAP, Init.FINE_TUNE)
         run["arrow_accuracy"] = pretrained["arrow_accuracy"] if has_arrow else float("nan")
         run["leaky"] = leaky
-    return Results(pd.DataFrame(runs), pd.DataFrame(trials), predictions)
+    return Results(pd.DataFrame(runs), pd.DataFrame(read_records(folder, "trial")), predictions)
+
+
+def read_records(folder: Path, kind: Literal["trial", "run"]) -> list[dict[str, Any]]:
+    """The records of search trials or final runs, in the order in which a cell's trials or seeds count."""
+    number = "trial" if kind == "trial" else "seed"
+    records = [json.loads(path.read_text()) for path in folder.glob(f"{kind}-*.json")]
+    return sorted(
+        records, key=lambda record: (record["init"], record["head"], record["budget"], record[number])
+    )
 
 
 def run_name(run: Mapping[str, Any]) -> str:
     """Stem of the files of a final run."""
     return f"run-{run['init']}-{run['head']}-{run['budget']}-{run['seed']}"
+
+
+def trial_name(run: Mapping[str, Any]) -> str:
+    """Stem of the file of a search trial."""
+    return f"trial-{run['init']}-{run['head']}-{run['budget']}-{run['trial']}"

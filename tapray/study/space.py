@@ -24,8 +24,10 @@ _TRAINED_FIRST = {"learning_rate": 2e-3, "weight_decay": 1e-4, "dropout": 0.2}
 
 
 def space(init: Init) -> Space:
+    """The ranges an arm's search draws from."""
     return _FROZEN if init.frozen else _TRAINED
 
 
 def first(init: Init) -> dict[str, float]:
+    """The setting an arm's search tries first."""
     return _FROZEN_FIRST if init.frozen else _TRAINED_FIRST

@@ -24,6 +24,7 @@ from tapray.study.fit import in_batches
 
 
 def encoder_name(init: Init, draw: int) -> str:
+    """Stem of the file that holds a frozen encoder's features."""
     return f"{init.value}-{draw}"
 
 
@@ -34,15 +35,22 @@ class FeatureStore:
     folder: Path
 
     def index(self) -> pd.DataFrame:
-        return pq.read_table(self.folder / "index.parquet").to_pandas()
+        """One row per crop, in the order of all arrays."""
+        index: pd.DataFrame = pq.read_table(self.folder / "index.parquet").to_pandas()
+        return index
 
     def pixels(self) -> NDArray[np.float16]:
         """(N, 2, H, W) normalised crop pairs."""
-        return np.load(self.folder / "pixels.npy", mmap_mode="r")
+        return self._array("pixels")
 
     def features(self, init: Init, draw: int) -> NDArray[np.float16]:
         """(N, 2, C, h, w) dense features of a frozen encoder."""
-        return np.load(self.folder / f"{encoder_name(init, draw)}.npy", mmap_mode="r")
+        return self._array(encoder_name(init, draw))
+
+    def _array(self, name: str) -> NDArray[np.float16]:
+        # copy on write: torch wants writable memory, and the file cannot change
+        array: NDArray[np.float16] = np.load(self.folder / f"{name}.npy", mmap_mode="c")
+        return array
 
 
 def frozen_encoders(inits: tuple[Init, ...], random_draws: int) -> list[tuple[Init, int]]:

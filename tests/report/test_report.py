@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from tapray.report import print_table, write_report
+from tapray.report import result_table, write_report
 from tapray.report.reliability import reliability_table
 from tapray.report.tables import chosen_heads, compare, summarise, write_tables
 
@@ -168,7 +168,7 @@ def test_the_page_warns(synthetic: Make, tmp_path: Path) -> None:
     assert "WARNING: the arrow accuracy has not left 0.5" in page
     assert "is not told apart from `fine_tune`" in page
     console = Console(width=80, file=io.StringIO(), record=True)
-    print_table(console, summarise(poor["results"]))
+    console.print(result_table(summarise(poor["results"])))
     assert "split by random_crop LEAKY" in console.export_text()
 
 
@@ -193,7 +193,7 @@ def test_predictions_of_other_crops_are_refused(study: dict[str, Any], tmp_path:
 def test_the_printed_table_fits_a_terminal(study: dict[str, Any]) -> None:
     console = Console(width=80, file=io.StringIO(), record=True)
     summary = summarise(study["results"])
-    print_table(console, summary)
+    console.print(result_table(summary))
     text = console.export_text()
     row = summary.query("init == 'random_default' and head == 'linear' and budget == 10").iloc[0]
     line = next(line for line in text.splitlines() if line.split()[:3] == ["random_default", "linear", "10"])

@@ -1,0 +1,229 @@
+"""Write docs/configuration.md from tapray/config.py: ``python docs/make_configuration.py``.
+
+Types and defaults come from the models. A field's meaning is the comment beside or above it in
+the source, or else its entry in `MEANINGS`.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+import json
+import tokenize
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tapray import config
+
+PAGE = Path(__file__).with_name("configuration.md")
+SECTIONS: dict[str, type[BaseModel]] = {
+    "": config.JobConfig,
+    "movies[]": config.MovieEntry,
+    "movies[].annotations[]": config.Annotation,
+    "simulate": config.SimulateConfig,
+    "crops": config.CropConfig,
+    "split": config.SplitConfig,
+    "pretrain": config.PretrainConfig,
+    "study": config.StudyConfig,
+    "tracking": config.TrackingConfig,
+    "ray": config.RayConfig,
+}
+CHOICES: tuple[type[StrEnum], ...] = (
+    config.AnnotationKind,
+    config.Role,
+    config.SplitKind,
+    config.SamplerKind,
+    config.Init,
+    config.HeadKind,
+)
+# What has no comment in the source; a test refuses entries that are stale or have one by now.
+MEANINGS = {
+    "Annotation.kind": "what the path holds, see [Annotations](annotations.md)",
+    "Annotation.path": "file or folder, relative to the study file",
+    "MovieEntry.name": "short name: letters, digits and `_ . + -`; rows of an event table are found by it",
+    "MovieEntry.path": "TIFF stack (T, Y, X) or folder of TIFF frames, relative to the study file",
+    "MovieEntry.annotations": "what is known of the movie; several are merged",
+    "MovieEntry.role": "split of the whole movie; needed where `split.kind` is `movie`, not read otherwise",
+    "Role.TRAIN": "encoder and heads are trained on it",
+    "Role.VAL": "checkpoint, settings, threshold and calibration are chosen on it",
+    "Role.TEST": "scored once",
+    "SimulateConfig.n_movies": "fields of view: the last is test, the one before validation, others training",
+    "SimulateConfig.frames": "frames of each movie",
+    "SimulateConfig.height": "pixels",
+    "SimulateConfig.width": "pixels",
+    "SimulateConfig.seed": "same seed, same movies",
+    "CropConfig.size": "side of a labelled crop in pixels",
+    "CropConfig.delta": "frames between the two frames of a crop pair, here and in pretraining",
+    "SplitKind.MOVIE": "whole movies, by their `role`",
+    "SplitKind.TIME_BLOCK": "consecutive frames of every movie",
+    "SplitKind.TILE": "strips of every movie, all frames",
+    "SplitConfig.kind": "see [Splits and leaks](splits.md)",
+    "SplitConfig.allow_leak": "go on although the leakage audit finds overlap; results are marked leaky",
+    "SamplerKind.UNIFORM": "anywhere; published",
+    "PretrainConfig.size": "side of a pretraining crop in pixels",
+    "PretrainConfig.steps_per_epoch": "optimiser steps between two checkpoints",
+    "PretrainConfig.epochs": "checkpoints in all; the one of best validation arrow accuracy is kept",
+    "PretrainConfig.sampler": "where crops are drawn",
+    "PretrainConfig.optimizer": "published: `adam`",
+    "PretrainConfig.weight_decay": "of the optimiser; published: 1e-6",
+    "PretrainConfig.decorrelation": "weight of the decorrelation loss; published: 0.01",
+    "PretrainConfig.augment": "`light`: flips, quarter turns, intensity; `paper`: also any angle, "
+    "scale, shift, elastic deformation, noise",
+    "PretrainConfig.val_batches": "batches that give the validation arrow accuracy, the same every epoch",
+    "PretrainConfig.keep_checkpoints": "best checkpoints kept on disk; the latest is kept too",
+    "StudyConfig.inits": "initialisations to compare",
+    "StudyConfig.heads": "event heads to compare",
+    "StudyConfig.negatives_per_event": "known negatives in a label budget, for each of its events",
+    "StudyConfig.batch": "crops a step of head training, classes in equal parts",
+    "StudyConfig.sampler": "how Optuna proposes settings after the first, fixed one",
+    "HeadKind.LINEAR": "one fully connected layer on all features; published",
+    "HeadKind.RESNET": "one residual block, mean over pixels and frames; published",
+    "HeadKind.MLP": "features averaged on a 4 x 4 grid, one hidden layer",
+    "HeadKind.POOLED": "a linear layer on statistics around the crop's centre; fewest weights",
+    "TrackingConfig.experiment": "MLflow experiment",
+    "RayConfig.num_cpus": "CPUs of the local cluster; null: all. Not read where `address` is given",
+    "RayConfig.train_workers": "pretraining processes; the batch is shared among them",
+    "RayConfig.use_gpu": "a GPU for each pretraining worker; features and study run on CPUs",
+    "RayConfig.max_failures": "restarts of pretraining from its last checkpoint after a worker died",
+    "RayConfig.concurrent_trials": "trials of the study at a time, a CPU each",
+    "JobConfig.name": "name of the job, of its MLflow run and, by default, of its run folder",
+    "JobConfig.out": "run folder, relative to the working directory; of a study file that names none: "
+    "`runs/<name>`",
+    "JobConfig.seed": "of the crops, the pretraining and the search; final runs count seeds from 0",
+    "JobConfig.movies": "your movies; give either these or `simulate`",
+    "JobConfig.simulate": "simulated movies instead; `{}` for all defaults",
+    **{
+        f"JobConfig.{name}": f"see [below](#{name})"
+        for name in ("crops", "split", "pretrain", "study", "tracking", "ray")
+    },
+}
+
+HEAD = """\
+# Configuration
+
+Every key of a study file, with type, default and meaning. This page is made by
+`docs/make_configuration.py` from `tapray/config.py`; change it there.
+
+A study is one YAML file. An unknown key or a value out of range is refused in one line that names
+the key. Lengths are in pixels, times in frames. Paths of movies and annotations are relative to the
+study file. `tapray run` writes the whole configuration, defaults included, to `config.yaml` of the
+run folder. From Python the same keys go through `tapray.config.parse_config`.
+
+Only `out`, `ray` and `tracking` may change while a run folder stays in use; any other change asks for
+a new run folder.
+"""
+CLUSTER = """
+Where the job runs is decided here alone. Without `address` each command starts Ray on this machine
+and ends it. With `address` (for example `auto`, or `HOST:6379`) it joins a cluster that runs already.
+Then every node needs the same Python environment, and the run folder and the movies must lie on a
+file system that all nodes see under the same path. Ray's token authentication is switched on
+(`RAY_AUTH_MODE=token`) unless the variable is set to something else. `RAY_ADDRESS` is not read.
+"""
+
+
+def comments(source: str) -> dict[str, str]:
+    """`Class.field` -> the comment beside it, or above it where there is none beside."""
+    beside: dict[int, str] = {}
+    alone: dict[int, str] = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            kind = alone if token.line.strip().startswith("#") else beside
+            kind[token.start[0]] = token.string.lstrip("# ").strip()
+    found = {}
+    for owner in (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)):
+        for node in owner.body:
+            if isinstance(node, ast.AnnAssign | ast.Assign):
+                target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                above = list(_block_above(alone, node.lineno))
+                text = beside.get(node.end_lineno or node.lineno) or " ".join(reversed(above))
+                if text:
+                    found[f"{owner.name}.{ast.unparse(target)}"] = text
+    return found
+
+
+def _block_above(alone: dict[int, str], line: int) -> Iterator[str]:
+    """Comment lines that end just above `line`, from the last to the first."""
+    while (line := line - 1) in alone:
+        yield alone[line]
+
+
+def type_name(kind: Any) -> str:
+    """A type in words."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join("null" if arg is NoneType else type_name(arg) for arg in args)
+    if origin is Literal:
+        return ", ".join(f"`{arg}`" for arg in args)
+    if origin is tuple:
+        if args[-1] is Ellipsis:
+            return f"list of {type_name(args[0])}"
+        return f"{len(args)} of {type_name(args[0])}"
+    if issubclass(kind, StrEnum):
+        return f"[{kind.__name__}](#{kind.__name__.lower()})"
+    if issubclass(kind, BaseModel):
+        return "section"
+    words = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
+    return words[kind]
+
+
+def limits(field: FieldInfo) -> str:
+    """What values are allowed, such as `>= 1`."""
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    found = (
+        (signs[name], getattr(item, name)) for item in field.metadata for name in signs if hasattr(item, name)
+    )
+    return " ".join(f"{sign} {value:g}" for sign, value in found)
+
+
+def default_text(field: FieldInfo) -> str:
+    """The default as YAML holds it."""
+    if field.is_required():
+        return "required"
+    value = field.default
+    if isinstance(value, BaseModel):
+        return ""
+    plain = value.as_posix() if isinstance(value, Path) else value
+    return f"`{json.dumps(plain).replace(chr(34), '')}`"
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def meaning(name: str, texts: dict[str, str]) -> str:
+    """The comment of a field or choice, or its entry in MEANINGS; KeyError where it has neither."""
+    return (texts[name] if name in texts else MEANINGS[name]).replace("None:", "null:")
+
+
+def render() -> str:
+    """The whole page."""
+    texts = comments(inspect.getsource(config))
+    lines = [HEAD]
+    for title, model in SECTIONS.items():
+        summary = inspect.getdoc(model) if "__doc__" in vars(model) and model.__doc__ else None
+        lines += [f"## {title or 'The study'}", ""]
+        if summary:
+            lines += [" ".join(summary.split()).replace("``", "`"), ""]
+        lines += [row("key", "type", "default", "meaning"), row("---", "---", "---", "---")]
+        for name, field in model.model_fields.items():
+            kind = " ".join(filter(None, [type_name(field.annotation), limits(field)]))
+            text = meaning(f"{model.__name__}.{name}", texts)
+            lines.append(row(f"`{name}`", kind, default_text(field), text))
+        lines.append(CLUSTER if title == "ray" else "")
+    lines += ["## Choices", ""]
+    for choice in CHOICES:
+        lines += [f"### {choice.__name__}", "", row("value", "meaning"), row("---", "---")]
+        lines += [row(f"`{item.value}`", meaning(f"{choice.__name__}.{item.name}", texts)) for item in choice]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")

@@ -1,0 +1,116 @@
+"""From movies and annotations to the index of a job's labelled crops, and its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tapray.config import JobConfig, MovieEntry, Role
+from tapray.crops.budgets import draw_budget
+from tapray.crops.draw import Region
+from tapray.crops.sites import labelled_crops
+from tapray.crops.splits import SplitRegion, pretrain_regions, split_regions
+from tapray.data.annotations import open_event_masks, read_places
+from tapray.data.movies import Movie, open_movie
+from tapray.errors import UserError
+from tapray.runfolder import content_hash
+
+CLASS_WORDS = {2: ("known negatives", "events"), 3: ("known negatives", "divisions", "deaths")}
+
+
+class Inputs:
+    """The movies of a job, their split and their labelled crops; each is read once, when first asked for.
+
+    Every attribute raises UserError, naming the file or the key, for what is wrong with it.
+    """
+
+    def __init__(self, config: JobConfig, entries: Sequence[MovieEntry]) -> None:
+        self.config, self.entries = config, entries
+
+    @cached_property
+    def movies(self) -> dict[str, Movie]:
+        """The movies by name, opened."""
+        return {entry.name: open_movie(entry.path, entry.name) for entry in self.entries}
+
+    @cached_property
+    def regions(self) -> list[SplitRegion]:
+        """Which part of which movie belongs to which split."""
+        shapes = {name: movie.shape for name, movie in self.movies.items()}
+        return split_regions(self.config, shapes, {entry.name: entry.role for entry in self.entries})
+
+    def regions_of(self, role: Role) -> list[Region]:
+        """The regions of a split; of a split that shuffles crops, the whole movies."""
+        if role is Role.TRAIN:
+            return pretrain_regions(self.config, self.regions)
+        return [item.region for item in self.regions if item.role in (role, None)]
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """One row per labelled crop, by movie and frame: crop_id, the row's number, and sites.INDEX_COLUMNS.
+
+        Every split holds every class, and the training split the largest label budget.
+        """
+        parts = [self._crops_of(number, entry) for number, entry in enumerate(self.entries)]
+        index = pd.concat(parts, ignore_index=True).sort_values(
+            ["movie", "t"], kind="stable", ignore_index=True
+        )
+        index["group"] = pd.factorize(index["group"])[0]
+        index.insert(0, "crop_id", np.arange(len(index)))
+        check_classes(index, self.config.crops.classes)
+        draw_budget(index, max(self.config.study.budgets), self.config.study.negatives_per_event, 0)
+        return index
+
+    def _crops_of(self, number: int, entry: MovieEntry) -> pd.DataFrame:
+        movie = self.movies[entry.name]
+        own = [item for item in self.regions if item.region.movie == entry.name]
+        rng = np.random.default_rng([self.config.seed, 3, number])
+        masks = open_event_masks(entry, movie)
+        crops = labelled_crops(read_places(entry, movie), own, self.config.crops, rng, masks)
+        return crops.assign(movie=entry.name, group=entry.name + ":" + crops["group"].astype(str))
+
+    def manifest(self, shards: list[dict[str, Any]], audited: dict[str, float]) -> dict[str, Any]:
+        """What was cropped, from where, with which labels and splits.
+
+        Args:
+            shards: one record per written shard; audited: what the leakage audit found.
+
+        Returns:
+            Plain data for JSON. `digest` is a SHA-256 of all but the paths and the shards' sizes.
+        """
+        movies = {name: _facts(movie) for name, movie in self.movies.items()}
+        counts = (self.index["split"] + "/" + self.index["label"].astype(str)).value_counts().sort_index()
+        body = {
+            "movies": movies,
+            "regions": [{"role": item.role, **vars(item.region)} for item in self.regions],
+            "crops": self.config.crops.model_dump(mode="json"),
+            "split": self.config.split.model_dump(mode="json"),
+            "negatives_per_event": self.config.study.negatives_per_event,
+            "counts": {str(name): int(n) for name, n in counts.items()},
+            "audit": audited,
+            "index_sha256": content_hash(self.index.to_csv(index=False)),
+            "seed": self.config.seed,
+        }
+        without_paths = {**body, "movies": {name: facts["sha256"] for name, facts in movies.items()}}
+        return {**body, "digest": content_hash(without_paths), "shards": shards}
+
+
+def check_classes(index: pd.DataFrame, classes: int) -> None:
+    """Raises UserError where a split (column `split`) lacks one of the classes (column `label`)."""
+    for role in Role:
+        found = set(index.loc[index["split"] == role.value, "label"])
+        for label, word in enumerate(CLASS_WORDS[classes]):
+            if label not in found:
+                raise UserError(
+                    f"the {role.value} split holds no {word}",
+                    where="split",
+                    todo="change its order, fractions or roles, or annotate more",
+                )
+
+
+def _facts(movie: Movie) -> dict[str, Any]:
+    facts = {"sha256": movie.fingerprint(), "shape": movie.shape}
+    return {**facts, "dtype": str(movie.dtype), "path": str(movie.path)}

@@ -1,0 +1,136 @@
+"""Pretraining on workers: what they see, and that losing them costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from tapray.config import MovieEntry, PretrainConfig, Role
+from tapray.console import Reporter
+from tapray.crops.collect import Inputs
+from tapray.crops.draw import CropStream
+from tapray.crops.shards import ShardReader
+from tapray.distributed.data import collect_frames, frames_dataset
+from tapray.distributed.train import pretrain
+from tapray.errors import UserError
+from tapray.model.weights import load_tap
+from tapray.pretrain.loop import Batches
+from tapray.pretrain.sources import region_source
+from tests.conftest import tiny_config
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_job: Path) -> Inputs:
+    listed = json.loads((tiny_job / "simulate" / "movies.json").read_text())
+    return Inputs(tiny_config(tiny_job), [MovieEntry.model_validate(item) for item in listed])
+
+
+def test_any_number_of_workers_sees_the_same_crops(inputs: Inputs, tiny_job: Path) -> None:
+    config, regions = inputs.config, inputs.regions_of(Role.TRAIN)
+    frames = collect_frames(frames_dataset(inputs.movies, regions), regions)  # as every worker gets them
+    for region, own in zip(regions, frames, strict=True):
+        np.testing.assert_array_equal(own, inputs.movies[region.movie].read(region.start, region.stop))
+    reader = ShardReader(tiny_job / "shard")
+    sources = [
+        region_source(config, reader, region, inputs.movies[region.movie].shape, own)
+        for region, own in zip(regions, frames, strict=True)
+    ]
+    plain = PretrainConfig.model_validate({**config.pretrain.model_dump(), "augment": "none"})
+
+    def crops(world: int) -> set[bytes]:
+        """The step's crop pairs over all ranks, each with its frames in order of time."""
+        seen: set[bytes] = set()
+        for rank in range(world):
+            stream = CropStream(sources, 32, config.crops.delta, config.crops.intensity, config.seed)
+            pairs, swapped = Batches(stream, plain, rank, world).train(epoch=1, step=2)
+            assert len(pairs) == plain.batch // world
+            in_order = torch.where(swapped[:, None, None, None], pairs.flip(1), pairs)
+            seen |= {pair.numpy().tobytes() for pair in in_order}
+        return seen
+
+    assert crops(1) == crops(2) == crops(4)
+    assert len(crops(1)) == plain.batch
+
+
+def once(ready: Callable[[], bool], act: Callable[[], None]) -> Callable[[], None]:
+    """Acts as soon as `ready`, in a thread; the returned function ends it and tells whether it had to."""
+    stop, acted = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.01):
+            if ready():
+                act()
+                acted.set()
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+
+    def end() -> None:
+        stop.set()
+        thread.join()
+        assert acted.is_set(), "training ended before it could be disturbed"
+
+    return end
+
+
+def a_worker() -> psutil.Process:
+    workers = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.name().startswith("ray::RayTrain") or "RayTrainWorker" in " ".join(child.cmdline())
+    ]
+    return workers[-1]
+
+
+def test_interrupted_and_with_a_worker_killed(inputs: Inputs, tiny_job: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the second epoch, a worker killed in the third: the net is that of the undisturbed job."""
+    regions = {role: inputs.regions_of(role) for role in (Role.TRAIN, Role.VAL)}
+    log, snapshot = tmp_path / "log.jsonl", tmp_path / "ray" / "tap" / "checkpoint_manager_snapshot.json"
+
+    def saved(epoch: int) -> bool:
+        return snapshot.exists() and f"epoch_{epoch:05d}" in snapshot.read_text()
+
+    def run() -> dict[str, torch.Tensor]:
+        where = (tiny_job / "shard", tmp_path / "ray", "tap", log, Reporter("quiet"))
+        return pretrain(inputs.config, inputs.movies, regions, *where).state_dict()
+
+    end = once(lambda: saved(0), lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    end()
+    assert not saved(2)
+    first = log.read_text().splitlines()[:2]  # two records an epoch
+    end = once(lambda: saved(1), lambda: a_worker().kill())
+    weights = run()
+    end()
+    lines = log.read_text().splitlines()
+    assert lines[:2] == first  # with its times: the first epoch was not trained again
+    steps = [int(line.split('"step": ')[1].split(",")[0]) for line in lines]
+    assert steps == [10, 20, 30, 40, 50, 60]
+    undisturbed = load_tap(tiny_job / "pretrain" / "model").state_dict()
+    assert weights.keys() == undisturbed.keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(value, undisturbed[name], msg=name)
+    for name, value in run().items():  # and a finished one is not trained again
+        assert torch.equal(value, weights[name])
+    assert log.read_text().splitlines() == lines
+
+
+def test_more_workers_than_cpus_is_one_line(inputs: Inputs, tiny_job: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny_job, ray={"train_workers": 3})
+    with pytest.raises(
+        UserError, match=r"ray\.train_workers: 3 workers need as many CPUs, the cluster has 2"
+    ):
+        pretrain(config, {}, {}, tmp_path, tmp_path, "x", tmp_path / "log", Reporter("quiet"))

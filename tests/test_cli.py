@@ -1,0 +1,103 @@
+"""The command line: help of every command, what it imports, and faults of the line itself."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tapray import cli
+
+COMMANDS = [
+    *("demo", "features", "inspect", "predict", "pretrain", "report"),
+    *("run", "shard", "simulate", "study", "ui"),
+]
+
+
+def tapray(*words: object) -> int:
+    """Runs the entry point in this process; returns its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["tapray", *map(str, words)])
+        try:
+            cli.main()
+        except SystemExit as leave:
+            return int(leave.code or 0)
+    return 0
+
+
+def test_commands_are_those_tested() -> None:
+    names = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
+    assert sorted(names) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tapray(command, "--help") == 0
+    text = capsys.readouterr().out
+    assert f"tapray {command}" in text
+    assert "--help" in text
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = """if True:
+        import sys
+        from tapray.cli import main
+        sys.argv = ["tapray", "--help"]
+        main()
+        heavy = {"torch", "ray", "mlflow", "numpy", "pandas", "scipy"} & set(sys.modules)
+        print("HEAVY", sorted(heavy))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["walk"], "walk"),
+        (["run"], "study"),
+        (["run", "a.yaml", "--fast"], "--fast"),
+        (["simulate", "new", "--frames", "many"], "--frames"),
+        (["run", "a.yaml", "--progress", "loud"], "a.yaml"),
+    ],
+)
+def test_faults_of_the_line_are_one_line(
+    words: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tapray(*words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert named in lines[0]
+
+
+def test_simulate_then_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tapray("simulate", tmp_path / "sim", "--movies", 1, "--frames", 3) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path == tmp_path / "sim" / "field_1.tif"
+    assert tapray("inspect", path) == 0
+    text = capsys.readouterr().out
+    assert "256 x 256 px" in text
+    assert "uint16" in text
+
+
+def test_interruption_has_its_own_exit_status(tmp_path: Path) -> None:
+    """Ctrl-C in a terminal: one line, status 130, and no half-written folder."""
+    argv = [sys.executable, "-u", "-m", "tapray", "simulate", str(tmp_path / "sim"), "--frames", "100000"]
+    running = subprocess.Popen(argv, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
+    try:
+        while not list(tmp_path.glob(".sim.*")):  # the simulator is at work
+            assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        _, stderr = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert stderr == "tapray: interrupted; run the same command again to continue\n"
+    assert list(tmp_path.iterdir()) == []

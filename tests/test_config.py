@@ -1,0 +1,125 @@
+"""The configuration: strict, and the same from YAML and Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tapray.config import (
+    HeadKind,
+    Init,
+    JobConfig,
+    SamplerKind,
+    SplitKind,
+    load_config,
+    parse_config,
+)
+from tapray.errors import UserError
+
+MOVIE = {"name": "a", "path": "a.tif", "annotations": [{"kind": "event_table", "path": "a.csv"}]}
+
+
+def subsets(kinds: type[Any]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from([kind.value for kind in kinds]), min_size=1, unique=True)
+
+
+studies = st.fixed_dictionaries(
+    {"simulate": st.fixed_dictionaries({}, optional={"frames": st.integers(2, 500)})},
+    optional={
+        "name": st.from_regex(r"[A-Za-z0-9_.+-]{1,12}", fullmatch=True),
+        "seed": st.integers(0, 2**31),
+        "crops": st.fixed_dictionaries({}, optional={"size": st.integers(8, 200), "classes": st.just(3)}),
+        "split": st.fixed_dictionaries(
+            {},
+            optional={
+                "kind": st.sampled_from([kind.value for kind in SplitKind]),
+                "order": st.permutations(["train", "val", "test"]),
+            },
+        ),
+        "pretrain": st.fixed_dictionaries(
+            {},
+            optional={
+                "learning_rate": st.floats(1e-6, 1),
+                "sampler": st.sampled_from([kind.value for kind in SamplerKind]),
+            },
+        ),
+        "study": st.fixed_dictionaries(
+            {},
+            optional={
+                "inits": subsets(Init),
+                "heads": subsets(HeadKind),
+                "budgets": st.lists(st.integers(1, 50), min_size=1),
+            },
+        ),
+    },
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=studies)
+def test_yaml_and_python_give_the_same(data: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(data))
+    config = parse_config(data)
+    out = Path("runs") / config.name
+    assert load_config(path) == config.model_copy(update={"out": out}) == JobConfig(**data, out=out)
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))  # written out in full
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize(
+    ("faulty", "key", "says"),
+    [
+        ({"speed": 1}, "speed", "unknown key"),
+        ({"crops": {"sise": 48}}, "crops.sise", "unknown key"),
+        ({"crops": {"size": 4}}, "crops.size", "greater than or equal to 8"),
+        ({"study": {"inits": ["tap", "magic"]}}, "study.inits.1", "'tap'"),
+        ({"study": {"budgets": []}}, "study.budgets", "at least 1"),
+        ({"split": {"fractions": [0.5, 0.5, 0.5]}}, "split", "sum to 1"),
+        ({"split": {"order": ["train", "test", "test"]}}, "split", "once each"),
+        ({"name": "../up"}, "name", "pattern"),
+        ({"movies": [MOVIE]}, "", "either 'movies' or 'simulate'"),
+        ({"simulate": None}, "", "either 'movies' or 'simulate'"),
+        ({"simulate": None, "movies": [MOVIE, MOVIE]}, "", "names must differ"),
+    ],
+)
+def test_faults_are_one_line_that_names_the_key(
+    faulty: dict[str, Any], key: str, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({"simulate": {}, **faulty}))
+    with pytest.raises(UserError) as raised:
+        load_config(path)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: {key}")
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"a: [1", "not valid YAML"), (b"- 1", "mapping"), (b"", "mapping"), (b"\xff\xfe\x00", "text")],
+)
+def test_what_is_no_configuration(content: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=says) as raised:
+        load_config(path)
+    assert str(path) in str(raised.value)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "studies" / "study.yaml"
+    path.parent.mkdir()
+    absolute = {**MOVIE, "name": "b", "path": "/data/b.tif"}
+    path.write_text(yaml.safe_dump({"name": "real", "movies": [MOVIE, absolute]}))
+    config = load_config(path)
+    assert [movie.path for movie in config.movies] == [path.parent / "a.tif", Path("/data/b.tif")]
+    assert config.movies[0].annotations[0].path == path.parent / "a.csv"
+    assert config.out == Path("runs/real")
+    assert load_config(path, Path("elsewhere")).out == Path("elsewhere")

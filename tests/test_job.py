@@ -1,0 +1,188 @@
+"""A whole tiny job: what it leaves, and that going on after an interruption changes and doubles nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tapray.console import Reporter
+from tapray.errors import UserError
+from tapray.job import run_job
+from tapray.tracking import default_uri
+from tests.conftest import tiny_config
+
+pytestmark = pytest.mark.slow
+
+COLUMNS = [
+    *("init", "head", "budget", "budget_unit", "seed", "split"),
+    *("n_train", "n_test", "n_events_train", "n_events_test", "prevalence", "arrow_accuracy"),
+    *("ap", "f1", "precision_0", "recall_0", "precision_1", "recall_1"),
+    *("precision_2", "recall_2", "balanced_accuracy", "mcc", "temperature", "bias"),
+    *("ece_before", "ece_after", "ece_constant", "nll_before", "nll_after", "brier_before"),
+    *("brier_after",),
+]
+TRIALS, RUNS = 2 * 3, 2 * 2  # two cells; three trials and two seeds each
+STAGES = ("simulate", "shard", "pretrain", "features", "study", "report")
+
+
+def mlflow_runs(out: Path) -> tuple[list[str], Counter[str]]:
+    """The status of every parent run, and how often each nested run's (name, status) is there."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=default_uri(out))
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    runs = client.search_runs(experiments, max_results=1000)
+    parents = [run.info.status for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    nested = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    return parents, Counter(f"{run.info.run_name} {run.info.status}" for run in nested)
+
+
+def state(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_results_have_the_promised_columns(tiny_job: Path) -> None:
+    results = pd.read_csv(tiny_job / "report" / "results.csv")
+    assert set(COLUMNS) <= set(results.columns)
+    assert len(results) == RUNS
+    assert not results.duplicated(["init", "head", "budget", "seed"]).any()
+    assert (results["n_events_train"] == 2).all()
+    assert results["n_test"].nunique() == 1
+    assert results["ap"].between(0, 1).all()
+    assert results.loc[results["init"] == "tap", "arrow_accuracy"].notna().all()
+    assert results.loc[results["init"] == "end_to_end", "arrow_accuracy"].isna().all()
+    assert len(pd.read_csv(tiny_job / "report" / "trials.csv")) == TRIALS
+    assert len(pd.read_csv(tiny_job / "report" / "summary.csv")) == 2
+
+
+def test_nothing_leaks(tiny_job: Path) -> None:
+    manifest = json.loads((tiny_job / "shard" / "manifest.json").read_text())
+    assert manifest["audit"]["n_test"] > 0
+    assert [manifest["audit"][name] for name in ("train", "val", "pretrain")] == [0, 0, 0]
+
+
+def test_nothing_is_left_half_written(tiny_job: Path) -> None:
+    names = {path.name for path in tiny_job.rglob("*") if path.name.startswith(".")}
+    assert names <= {".lock", ".validate_storage_marker"}
+    assert {path.name for path in tiny_job.iterdir() if path.is_dir()} == {*STAGES, "model"}
+
+
+def test_one_run_holds_all_others(tiny_job: Path) -> None:
+    """Though the job was stopped after every stage."""
+    parents, nested = mlflow_runs(tiny_job)
+    assert parents == ["FINISHED"]
+    assert set(nested.values()) == {1}
+    assert len(nested) == 1 + TRIALS + RUNS
+    assert all(name.endswith(" FINISHED") for name in nested)
+
+
+def test_a_finished_job_runs_nothing(tiny_job: Path) -> None:
+    before, start = state(tiny_job), time.monotonic()
+    run_job(tiny_config(tiny_job), reporter=Reporter("quiet"))
+    assert time.monotonic() - start < 5
+    assert state(tiny_job) == before
+
+
+def test_another_job_may_not_have_its_folder(tiny_job: Path) -> None:
+    before = state(tiny_job)
+    with pytest.raises(UserError, match=r"in use by another configuration .*study\.seeds"):
+        run_job(tiny_config(tiny_job, study={"seeds": 3}), reporter=Reporter("quiet"))
+    with pytest.raises(UserError, match="unknown stage 'train'"):
+        run_job(tiny_config(tiny_job), force=["train"], reporter=Reporter("quiet"))
+    assert state(tiny_job) == before
+
+
+@contextmanager
+def interrupted_once(ready: Callable[[], bool]) -> Iterator[None]:
+    """Ctrl-C for this process as soon as `ready`, while the block runs."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            if ready():
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+@dataclass
+class Continued:
+    """A copy of the tiny job whose study was forced, interrupted and continued."""
+
+    out: Path
+    before: dict[str, tuple[int, bytes]]  # the whole folder before that
+    halfway: dict[str, tuple[int, bytes]]  # the study when it was interrupted
+    runs_halfway: tuple[list[str], Counter[str]]
+
+
+@pytest.fixture(scope="module")
+def continued(tiny_job: Path, tmp_path_factory: pytest.TempPathFactory) -> Continued:
+    out = tmp_path_factory.mktemp("continued") / "runs" / "tiny"
+    shutil.copytree(tiny_job, out)
+    before = state(out)
+    config: Any = tiny_config(out, ray={"concurrent_trials": 1})  # the tiny job ran two at a time
+
+    def halfway() -> bool:
+        return not (out / "report").exists() and len([*(out / "study").glob("trial-*.json")]) >= 3
+
+    with interrupted_once(halfway), pytest.raises(KeyboardInterrupt):
+        run_job(config, force=["study"], reporter=Reporter("quiet"))
+    found = Continued(out, before, state(out / "study"), mlflow_runs(out))
+    run_job(config, reporter=Reporter("quiet"))
+    return found
+
+
+def test_force_redoes_the_stage_and_what_follows(continued: Continued) -> None:
+    now = state(continued.out)
+    kept = {name for name in now if name.split("/")[0] in ("simulate", "shard", "pretrain", "features")}
+    assert kept
+    assert {name: now[name] for name in kept} == {name: continued.before[name] for name in kept}
+    for name in ("study/done.json", "report/done.json", "report/results.csv", "model/model.json"):
+        assert now[name][0] > continued.before[name][0]
+
+
+def test_an_interrupted_study_continues(continued: Continued) -> None:
+    records = {name for name in continued.halfway if name.endswith(".json")}
+    assert 3 <= len(records) < TRIALS
+    now = state(continued.out / "study")
+    assert {name: now[name] for name in records} == {name: continued.halfway[name] for name in records}
+    assert len([name for name in now if name.startswith("run-") and name.endswith(".json")]) == RUNS
+
+
+def test_continuing_doubles_no_run(continued: Continued) -> None:
+    assert continued.runs_halfway[0] == ["KILLED"]
+    parents, nested = mlflow_runs(continued.out)
+    assert parents == ["FINISHED"]
+    assert set(nested.values()) == {1}
+    assert len(nested) == TRIALS + RUNS
+
+
+@pytest.mark.parametrize("name", ["results.csv", "trials.csv", "summary.csv", "report.md"])
+def test_neither_interruption_nor_concurrency_changes_results(
+    continued: Continued, tiny_job: Path, name: str
+) -> None:
+    assert (continued.out / "report" / name).read_bytes() == (tiny_job / "report" / name).read_bytes()

@@ -1,0 +1,63 @@
+"""The product: a trained model finds events in a movie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from tests.test_cli import tapray
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def predicted(tiny_job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("predicted") / "new" / "folder"
+    movie = tiny_job / "simulate" / "movies" / "field_3.tif"
+    words = ("predict", tiny_job / "model", movie, "--out", out, "--progress", "quiet")
+    assert tapray(*words) == 0
+    return out
+
+
+def test_the_probability_movie_covers_the_movie(predicted: Path) -> None:
+    probability = tifffile.imread(predicted / "field_3_probability.tif")
+    assert (probability.shape, probability.dtype) == ((16, 128, 128), np.float32)
+    assert np.isnan(probability[-1]).all()  # no frame follows the last
+    assert ((probability[:-1] >= 0) & (probability[:-1] <= 1)).all()
+    assert probability[:-1].std() > 0
+
+
+def test_the_table_is_that_of_the_probability_movie(predicted: Path) -> None:
+    table = pd.read_csv(predicted / "field_3_events.csv")
+    columns = ["movie", "t", "y", "x", "class", "quality", "t_end", "radius", "probability"]
+    assert list(table.columns) == columns
+    assert len(table) > 0
+    probability = tifffile.imread(predicted / "field_3_probability.tif")
+    at = probability[table["t"], table["y"].astype(int), table["x"].astype(int)]
+    np.testing.assert_allclose(at, table["probability"], atol=1e-5)
+    assert (table["t_end"] == table["t"] + 1).all()
+    assert set(table["class"]) == {"event"}  # the job told events from none
+
+
+def test_again_gives_the_same_bytes(predicted: Path, tiny_job: Path, tmp_path: Path) -> None:
+    movie = tiny_job / "simulate" / "movies" / "field_3.tif"
+    assert tapray("predict", tiny_job / "model", movie, "--out", tmp_path, "--progress", "quiet") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(p.name for p in predicted.iterdir())
+    for path in predicted.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_movie_too_small_is_one_line(
+    tiny_job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    movie, out = tmp_path / "small.tif", tmp_path / "out"
+    tifffile.imwrite(movie, np.zeros((5, 20, 200), np.uint8), photometric="minisblack")
+    assert tapray("predict", tiny_job / "model", movie, "--out", out) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert f"{movie}: 5 frames of 20 x 200 px cannot hold a crop pair of 32 px" in lines[0]
+    assert not out.exists()
