@@ -58,7 +58,8 @@ def main() -> None:
         path = Path(folder) / "unseen.tif"
         tifffile.imwrite(path, movie.frames, compression="zlib")
         start = time.perf_counter()
-        table = predict(load_model(args.run / "model"), open_movie(path, "unseen"), Path(folder), Reporter("quiet"))
+        model, unseen = load_model(args.run / "model"), open_movie(path, "unseen")
+        table = predict(model, unseen, Path(folder), Reporter("quiet"))
         seconds = time.perf_counter() - start
         found = pd.read_csv(table).sort_values("probability", ascending=False)
     truth = movie.events[movie.events.t + config.crops.delta < len(movie.frames)]

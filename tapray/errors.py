@@ -11,4 +11,8 @@ class UserError(Exception):
 
     def __init__(self, what: str, *, where: object = "", todo: str = "") -> None:
         message = f"{where}: {what}" if str(where) else what
-        super().__init__(" ".join(f"{message}{f'; {todo}' if todo else ''}".split()))
+        self.message = " ".join(f"{message}{f'; {todo}' if todo else ''}".split())
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message  # and not of `args`, to which Ray Data adds advice of its own

@@ -108,10 +108,23 @@ def _forget_stale(folder: RunFolder, names: list[str], keys: dict[str, str], for
 
 
 def _keys(config: JobConfig) -> dict[str, str]:
-    keys: dict[str, str] = {}
+    keys = {"files": _files(config)}
     for name in STAGES:
         keys[name] = stage_key(config, name, keys)
     return keys
+
+
+def _files(config: JobConfig) -> str:
+    """Names, sizes and times of the movies' and annotations' files: a changed file is a new input.
+
+    Their content is hashed once, for the manifest; hashing it at every start would read all pixels.
+    """
+    paths = [
+        path for movie in config.movies for path in (movie.path, *(note.path for note in movie.annotations))
+    ]
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    found = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return content_hash(found)
 
 
 def _show(folder: RunFolder, until: str, reporter: Reporter) -> None:

@@ -160,7 +160,7 @@ _SHARD += ("study.negatives_per_event", "study.budgets")
 
 STAGES: dict[str, Stage] = {
     "simulate": Stage(simulate, ("simulate",), ()),
-    "shard": Stage(shard, _SHARD, ("simulate",)),
+    "shard": Stage(shard, _SHARD, ("simulate", "files")),
     "pretrain": Stage(pretrain, ("pretrain", "seed"), ("shard",)),
     "features": Stage(features, ("study.inits", "study.random_draws"), ("pretrain",)),
     "study": Stage(study, ("study", "seed"), ("features",)),

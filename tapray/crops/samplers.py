@@ -7,6 +7,7 @@ Drawing then costs one binary search per crop, whatever the sampler.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ def weights(scores: Scores, kind: SamplerKind, candidates: float) -> NDArray[np.
     return out
 
 
-def _quantiles(score: NDArray[np.float32]) -> NDArray[np.float64]:
+def _quantiles(score: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Of each place among all, in (0, 1); equal scores share one."""
     ranks: NDArray[np.float64] = rankdata(score)
     return ((ranks - 0.5) / score.size).reshape(score.shape)

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 PLACE_COLUMNS = ("kind", "event_id", "label", "t", "t_end", "y", "x", "radius")
-LABELS = {"none": 0, "division": 1, "death": 2}
+LABELS = {"none": 0, "event": 1, "division": 1, "death": 2}  # event: of a model of two classes
 DEFAULT_RADIUS = (
     16.0  # px, where an annotation says none: a dividing HeLa cell and both daughters at 0.645 um/px
 )

@@ -75,6 +75,7 @@ class Bodies:
     blur: Floats  # (B,) softness of the edge in pixels
 
     def take(self, index: Ints | slice) -> Bodies:
+        """The bodies of that index."""
         return Bodies(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
