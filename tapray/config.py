@@ -198,7 +198,11 @@ class TrackingConfig(Section):
 
 
 class RayConfig(Section):
-    """Where the job runs. Nothing here changes its results."""
+    """Where the job runs.
+
+    Nothing here changes the results, save `train_workers`: the crops of a step are the same for
+    any number of workers, but each normalises and augments its own share of the batch.
+    """
 
     address: str | None = None  # None: a local cluster started for this job
     num_cpus: int | None = Field(None, ge=1)
@@ -230,6 +234,8 @@ class JobConfig(Section):
         names = [movie.name for movie in self.movies]
         if len(set(names)) != len(names):
             raise ValueError("movie names must differ")
+        if self.pretrain.batch < 2 * self.ray.train_workers:
+            raise ValueError("pretrain.batch must give each of ray.train_workers two crop pairs")
         return self
 
 

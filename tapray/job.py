@@ -91,18 +91,19 @@ def _run_stages(
 
 
 def _forget_stale(folder: RunFolder, names: list[str], keys: dict[str, str], force: Sequence[str]) -> None:
-    """Removes what `force` names and what follows, and finished stages that follow an unfinished one.
+    """Removes what `force` names or was made from other inputs, and all that follows it.
 
-    What an unfinished stage has left is kept: it continues from there.
+    Finished stages that follow an unfinished one go too. What an unfinished stage has left of the
+    same inputs is kept: it continues from there.
     """
-    redo = min((names.index(name) for name in force), default=len(names))
-    stale = False
-    for number, name in enumerate(names):
+    stale = unfinished = False
+    for name in names:
         done = folder.is_done(name, keys[name])
-        if number >= redo or (folder.facts(name) and (stale or not done)):
+        stale |= name in force or (bool(folder.facts(name)) and not done)
+        if stale or (done and unfinished):
             folder.forget(name)
             done = False
-        stale |= not done
+        unfinished |= not done
     if not folder.facts("report"):
         folder.forget("model")  # the report stage writes it
 

@@ -20,7 +20,8 @@ import pytest
 
 from tapray.console import Reporter
 from tapray.errors import UserError
-from tapray.job import run_job
+from tapray.job import _forget_stale, run_job
+from tapray.runfolder import RunFolder
 from tapray.tracking import default_uri
 from tests.conftest import tiny_config
 
@@ -186,3 +187,26 @@ def test_neither_interruption_nor_concurrency_changes_results(
     continued: Continued, tiny_job: Path, name: str
 ) -> None:
     assert (continued.out / "report" / name).read_bytes() == (tiny_job / "report" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("done", "force", "left"),
+    [
+        ("shard pretrain", (), "shard pretrain features study"),  # the unfinished ones continue
+        ("shard pretrain features", ("pretrain",), "shard"),
+        ("shard features report", (), "shard pretrain study"),  # pretrain was lost: what followed goes
+        ("SHARD pretrain", (), ""),  # made from other inputs
+        ("shard pretrain FEATURES study", (), "shard pretrain"),
+    ],
+)
+def test_what_is_stale_is_forgotten(done: str, force: tuple[str, ...], left: str, tmp_path: Path) -> None:
+    """Names in capitals were done with another key; every stage has left something."""
+    folder, names = RunFolder(tmp_path), list(STAGES[1:])
+    for name in names:
+        (tmp_path / name).mkdir()
+        if name.upper() in done.upper().split():
+            folder.mark_done(name, "key" if name in done.split() else "old", n=1)
+    _forget_stale(folder, names, dict.fromkeys(names, "key"), force)
+    here = {path.name for path in tmp_path.iterdir()}
+    assert here - {"report"} == set(left.split())
+    assert not folder.facts("report") or "report" in left

@@ -55,9 +55,11 @@ class Inputs:
         Every split holds every class, and the training split the largest label budget.
         """
         parts = [self._crops_of(number, entry) for number, entry in enumerate(self.entries)]
-        index = pd.concat(parts, ignore_index=True).sort_values(
-            ["movie", "t"], kind="stable", ignore_index=True
-        )
+        index = pd.concat(parts, ignore_index=True)
+        if self.config.crops.draw == "sites":
+            rng = np.random.default_rng([self.config.seed, 4])
+            index = keep_negatives(index, self.config.crops.max_negatives, rng)
+        index = index.sort_values(["movie", "t"], kind="stable", ignore_index=True)
         index["group"] = pd.factorize(index["group"])[0]
         index.insert(0, "crop_id", np.arange(len(index)))
         check_classes(index, self.config.crops.classes)
@@ -96,6 +98,13 @@ class Inputs:
         }
         without_paths = {**body, "movies": {name: facts["sha256"] for name, facts in movies.items()}}
         return {**body, "digest": content_hash(without_paths), "shards": shards}
+
+
+def keep_negatives(index: pd.DataFrame, most: int, rng: np.random.Generator) -> pd.DataFrame:
+    """All positives, and at most `most` negatives of each split, whatever movie they are of."""
+    negative = index[index["label"] == 0].sample(frac=1, random_state=rng)
+    kept = negative[negative.groupby("split").cumcount() < most]
+    return index.loc[np.sort(np.concatenate([index.index[index["label"] > 0], kept.index]))]
 
 
 def check_classes(index: pd.DataFrame, classes: int) -> None:

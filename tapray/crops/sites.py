@@ -74,8 +74,7 @@ def _at_sites(
     positive = _crop_at(events, region, config, jitter, rng)
     negative = _crop_at(_negative_places(places, region, config, rng), region, config, 0, rng)
     negative = negative[~_near(negative, table[table.kind != "negative"], config)]
-    keep = rng.permutation(len(negative))[: config.max_negatives]
-    negative = negative.iloc[np.sort(keep)].assign(event_id=-1, label=0)
+    negative = negative.assign(event_id=-1, label=0)
     both = pd.concat([positive, negative], ignore_index=True)
     return both[["t", "y", "x", "label", "event_id"]]
 

@@ -114,11 +114,6 @@ def test_an_event_has_one_pair_for_each_two_frames_within_it() -> None:
         assert index.t.tolist() == starts
 
 
-def test_the_number_of_negatives_is_limited() -> None:
-    index = crop(places(0, exhaustive=True), CropConfig(size=16, max_negatives=17))
-    assert (index.label == 0).sum() == 17
-
-
 def test_two_classes_join_what_three_keep_apart() -> None:
     known = places(0, exhaustive=True)
     two, three = (crop(known, CropConfig(size=16, classes=k)) for k in (2, 3))
