@@ -20,6 +20,7 @@ from tapray.data.annotations import Places
 
 INDEX_COLUMNS = ["movie", "t", "delta", "y", "x", "label", "event_id", "group", "split"]
 BACKGROUND = 0.25  # exhaustive movies: negatives drawn anywhere, per negative at an annotated place
+AROUND = 3  # exhaustive movies: frame pairs before and after an event that are negatives too
 BLOCK_FRAMES = 8  # crops of the same frames and neighbourhood form one group when resampling
 
 Masks = Callable[[int, int], NDArray[np.uint8]]  # frames [start, stop) -> (n, H, W) event masks
@@ -113,7 +114,7 @@ def _crop_at(
 def _negative_places(
     places: Places, region: Region, config: CropConfig, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """Known negatives; where every event is annotated, also places drawn anywhere."""
+    """Known negatives; where every event is annotated, also places drawn anywhere and around events."""
     known = places.table[places.table.kind == "negative"][["t", "y", "x"]]
     if not places.exhaustive:
         return known
@@ -124,7 +125,20 @@ def _negative_places(
         "y": rng.uniform(region.top + half, region.bottom - half, size=n),
         "x": rng.uniform(region.left + half, region.right - half, size=n),
     }
-    return pd.concat([known, pd.DataFrame(anywhere)], ignore_index=True)
+    return pd.concat([known, pd.DataFrame(anywhere), _around_events(places.table, config)], ignore_index=True)
+
+
+def _around_events(table: pd.DataFrame, config: CropConfig) -> pd.DataFrame:
+    """The places of events, AROUND frame pairs before and after: what an event is easily mistaken for.
+
+    They lie just beyond the frames which are neither event nor negative.
+    """
+    events = table[table.kind == "event"]
+    step = np.arange(AROUND)
+    before = events.t.to_numpy()[:, None] - config.margin - config.delta - 1 - step
+    after = events.t_end.to_numpy()[:, None] + config.margin + 1 + step
+    spread = events.loc[events.index.repeat(2 * AROUND), ["y", "x"]]
+    return spread.assign(t=np.concatenate([before, after], axis=1).ravel())[["t", "y", "x"]]
 
 
 def _near(crops: pd.DataFrame, risky: pd.DataFrame, config: CropConfig) -> NDArray[np.bool_]:

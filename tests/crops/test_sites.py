@@ -181,3 +181,14 @@ def test_a_movie_without_places_gives_background_where_it_is_exhaustive() -> Non
         config = CropConfig(size=16, draw=draw, crops_per_frame=5)
         assert set(crop(Places(nothing, True), config).label) == {0}
         assert crop(Places(nothing, False), config).empty
+
+
+def test_around_an_event_are_negatives_but_not_near_it() -> None:
+    table = make_table("event", 1, 12, 13, 40.0, 40.0, 5)
+    table["event_id"] = [0]
+    config = CropConfig(size=16, margin=2)
+    for exhaustive, expected in ((True, {6, 7, 8, 16}), (False, set())):  # the movie ends soon after
+        index = crop(Places(table, exhaustive), config, role=Role.TEST)
+        own = index[(index.label == 0) & (index.y == 32) & (index.x == 32)]
+        assert expected <= set(own.t)
+        assert not set(own.t) & set(range(9, 16))
