@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage.feature import peak_local_max
 
 from tapray.config import CropConfig, HeadKind, Init, JobConfig
@@ -176,14 +176,10 @@ def find_events(
     within half a crop and the margin of frames.
     """
     crops = detector.crops
-    event = 1 - probabilities[..., 0]
+    event = probabilities[..., 1:].sum(axis=-1)
     step = max(1, int(np.median(np.diff(rows)))) if len(rows) > 1 else 1
     reach = max(1, round(crops.size / 2 / step))
-    footprint = np.ones((2 * crops.margin + 1, 2 * reach + 1, 2 * reach + 1), bool)
-    peaks = peak_local_max(  # type: ignore[no-untyped-call]  # scikit-image has no types
-        event, footprint=footprint, threshold_abs=detector.threshold, exclude_border=False
-    )
-    t, i, j = peaks[np.lexsort(peaks.T[::-1])].T
+    t, i, j = strongest(probabilities, detector.threshold, crops.margin, reach).T
     names = np.array(CLASS_NAMES[crops.classes])
     kind = names[1 + probabilities[t, i, j, 1:].argmax(axis=1)] if len(t) else names[:0]
     return pd.DataFrame(
@@ -199,6 +195,37 @@ def find_events(
             "probability": event[t, i, j],
         }
     )
+
+
+def strongest(
+    probabilities: NDArray[np.float32], threshold: float, frames: int, reach: int
+) -> NDArray[np.int64]:
+    """One place (t, i, j) for each event, in order of time.
+
+    Places are ranked by their log-odds, averaged a little in space: near an event many probabilities
+    round to 1, and its middle is wanted. The strongest is kept, those within `frames` and `reach` of
+    it are dropped, and so on.
+
+    Args:
+        probabilities: (T, gy, gx, K), calibrated, class 0 none.
+        threshold: least probability of an event.
+    """
+    event = probabilities[..., 1:].sum(axis=-1)
+    tiny = np.finfo(np.float32).tiny
+    odds = np.log(np.maximum(event, tiny)) - np.log(np.maximum(probabilities[..., 0], tiny))
+    odds = gaussian_filter(odds, (0, 0.7, 0.7), mode="nearest")
+    footprint = np.ones((2 * frames + 1, 2 * reach + 1, 2 * reach + 1), bool)
+    peaks = peak_local_max(  # type: ignore[no-untyped-call]  # scikit-image has no types
+        np.where(event >= threshold, odds, -np.inf), footprint=footprint, exclude_border=False
+    )
+    peaks = peaks[event[tuple(peaks.T)] >= threshold]
+    peaks = peaks[np.argsort(-odds[tuple(peaks.T)], kind="stable")]
+    kept: list[NDArray[np.int64]] = []
+    for peak in peaks:  # as many as there are events
+        if all((np.abs(peak - other) > (frames, reach, reach)).any() for other in kept):
+            kept.append(peak)
+    found = np.array(kept, dtype=np.int64).reshape(-1, 3)
+    return found[np.lexsort(found.T[::-1])]
 
 
 def _write_probability(

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+from tapray.predict import strongest
 from tests.test_cli import tapray
 
 pytestmark = pytest.mark.slow
@@ -61,3 +62,15 @@ def test_a_movie_too_small_is_one_line(
     assert len(lines) == 1
     assert f"{movie}: 5 frames of 20 x 200 px cannot hold a crop pair of 32 px" in lines[0]
     assert not out.exists()
+
+
+def test_an_event_whose_probabilities_round_to_one_is_found_once_in_its_middle() -> None:
+    t, y, x = np.indices((12, 9, 9))
+    none = np.full((12, 9, 9), 0.999)
+    for at in ((3, 4, 4), (9, 1, 7)):
+        far = np.sqrt((t - at[0]) ** 2 + (y - at[1]) ** 2 + (x - at[2]) ** 2)
+        none = np.where(far < 2.5, 10.0 ** (4 * far - 20), none)  # 1 - none is 1 in float32
+    probabilities = np.stack([none, 1 - none], axis=-1).astype(np.float32)
+    assert (probabilities[..., 1] == 1).sum() > 20
+    assert strongest(probabilities, 0.5, 2, 2).tolist() == [[3, 4, 4], [9, 1, 7]]
+    assert strongest(np.full((3, 4, 4, 2), [1, 0], np.float32), 0.5, 2, 2).shape == (0, 3)
