@@ -116,8 +116,9 @@ def _frozen(
     inputs = fronts(store, cell.init, draw, cell.head)
     side = FeatureStore(store).features(cell.init, draw).shape[-1]
     head = build_head(cell.head, FEATURES, side, config.crops.classes, settings.dropout, generator)
-    unlabelled = _index(store).split == "train"
-    head.settle(inputs[torch.from_numpy(unlabelled.to_numpy())]) if cell.head is HeadKind.POOLED else None
+    if cell.head is HeadKind.POOLED:
+        unlabelled = _index(store).split == "train"
+        head.settle(inputs[torch.from_numpy(unlabelled.to_numpy())])
     fit(head, inputs[rows], labels[rows], settings, config.study.steps, config.study.batch, generator)
     logits = {split: in_batches(head, inputs[own]).double().numpy() for split, own in where.items()}
     return None, head, logits
@@ -135,10 +136,11 @@ def _trained(
     where: dict[str, NDArray[np.int64]],
     generator: torch.Generator,
 ) -> Parts:
-    encoder = build_encoder(cell.init, seed, config.pretrain.preset, model).train()
+    encoder = build_encoder(cell.init, seed, config.pretrain.preset, model).eval()
     pixels = FeatureStore(store).pixels()
-    probe = encoder.backbone(torch.zeros(2, 1, *pixels.shape[2:]))
-    head = build_head(cell.head, FEATURES, probe.shape[-1], config.crops.classes, settings.dropout, generator)
+    with torch.no_grad():  # and in eval mode: asking for the size must not move batch-norm statistics
+        side = encoder.backbone(torch.zeros(1, 1, *pixels.shape[2:])).shape[-1]
+    head = build_head(cell.head, FEATURES, side, config.crops.classes, settings.dropout, generator)
     arm = Arm(encoder, head)
     chosen = torch.from_numpy(np.asarray(pixels[rows]))
     fit(
