@@ -66,7 +66,7 @@ def shard(job: Job) -> dict[str, Any]:
 def pretrain(job: Job) -> dict[str, Any]:
     """TAP pretraining; leaves model/, log.jsonl and the arrow accuracy on the test region."""
     from tapray.distributed.train import pretrain as run
-    from tapray.model.weights import save_tap
+    from tapray.model.weights import save_tap, weights_digest
     from tapray.pretrain.evaluate import arrow_accuracy
 
     config, inputs, target = job.config, job.inputs, job.folder.stage("pretrain")
@@ -89,7 +89,7 @@ def pretrain(job: Job) -> dict[str, Any]:
     job.tracker.metrics(run_id, {f"test_arrow_{name}": value for name, value in accuracy.items()})
     job.tracker.model(run_id, job.model)
     job.tracker.finish(run_id)
-    return {"arrow_accuracy": own, "arrow_accuracies": accuracy}
+    return {"arrow_accuracy": own, "arrow_accuracies": accuracy, "weights_sha256": weights_digest(net)}
 
 
 def features(job: Job) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def write_ctc(folder: Path, tracks: NDArray[np.integer], lineage: pd.DataFrame) 
         digits = max(3, len(str(len(tracks) - 1)))
         for t, frame in enumerate(tracks):
             file = partial / f"man_track{t:0{digits}d}.tif"
-            tifffile.imwrite(file, frame.astype(np.uint16), compression="zlib")
+            tifffile.imwrite(file, frame.astype(np.uint16), compression="zlib", photometric="minisblack")
         lineage[LINEAGE_COLUMNS].to_csv(partial / LINEAGE, sep=" ", header=False, index=False)
         partial.rename(folder)
     except OSError as error:

@@ -18,6 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from tapray.config import Annotation, AnnotationKind, MovieEntry, Role, SimulateConfig
+from tapray.data.ctc import write_ctc
 from tapray.data.sim_motion import DIES, DIVIDES, Lives, Paths, grown_radii, move, plan_lives
 from tapray.data.sim_render import Camera, draw_frame, make_textures, shape_bodies
 from tapray.errors import UserError
@@ -130,15 +131,7 @@ def _entry(folder: Path, name: str, role: Role) -> MovieEntry:
 
 def _write_movie(movie: SimulatedMovie, folder: Path, name: str) -> None:
     for file, stack in ((f"{name}.tif", movie.frames), (f"{name}_events.tif", movie.event_masks)):
-        _write_tiff(folder / file, stack, "TYX")
+        axes = {"axes": "TYX"}
+        tifffile.imwrite(folder / file, stack, compression="zlib", photometric="minisblack", metadata=axes)
     movie.events.to_csv(folder / f"{name}_events.csv", index=False, float_format="%.3f")
-    tracks = folder / f"{name}_TRA"
-    tracks.mkdir()
-    digits = max(3, len(str(len(movie.tracks) - 1)))
-    for t, labels in enumerate(movie.tracks):
-        _write_tiff(tracks / f"man_track{t:0{digits}d}.tif", labels, "YX")
-    movie.lineage.to_csv(tracks / "man_track.txt", sep=" ", header=False, index=False)
-
-
-def _write_tiff(path: Path, image: NDArray[np.uint16] | NDArray[np.uint8], axes: str) -> None:
-    tifffile.imwrite(path, image, compression="zlib", photometric="minisblack", metadata={"axes": axes})
+    write_ctc(folder / f"{name}_TRA", movie.tracks, movie.lineage)

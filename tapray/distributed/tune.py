@@ -26,7 +26,7 @@ from tapray.errors import UserError
 from tapray.model.heads import Head
 from tapray.model.tap import TapNet
 from tapray.runfolder import atomic_folder, atomic_write
-from tapray.study.cells import Cell, as_settings, final_record, run_cell, search_score
+from tapray.study.cells import SEARCH_SEED, Cell, Run, as_settings, final_record, run_cell, search_score
 from tapray.study.results import read_records, run_name, trial_name
 from tapray.study.space import space
 
@@ -192,7 +192,7 @@ def _record_failure(folder: Path, trial: Any, on_result: OnResult) -> None:
 def _search_trial(config: dict[str, Any], job: str, store: str, model: str, folder: str) -> None:
     run, parsed = config["run"], JobConfig.model_validate_json(job)
     cell = cell_of(run)
-    scores = search_score(parsed, Path(store), Path(model), cell, as_settings(run))
+    scores = search_score(Run(parsed, Path(store), Path(model), cell, as_settings(run), SEARCH_SEED))
     record = json.dumps({"cell": cell.name, **run, **scores, "status": "done"})
     atomic_write(Path(folder) / f"{trial_name(run)}.json", record)
     tune.report({**scores, "record": record})
@@ -201,8 +201,9 @@ def _search_trial(config: dict[str, Any], job: str, store: str, model: str, fold
 def _final_trial(config: dict[str, Any], job: str, store: str, model: str, folder: str) -> None:
     run, parsed = config["run"], JobConfig.model_validate_json(job)
     cell, target = cell_of(run), Path(folder) / run_name(run)
-    fitted = run_cell(parsed, Path(store), Path(model), cell, as_settings(run), run["seed"], ("val", "test"))
-    scores, calibration, threshold = final_record(parsed, cell, run["seed"], fitted)
+    work = Run(parsed, Path(store), Path(model), cell, as_settings(run), run["seed"])
+    fitted = run_cell(work, ("val", "test"))
+    scores, calibration, threshold = final_record(work, fitted)
     arrays = io.BytesIO()
     np.savez(
         arrays,

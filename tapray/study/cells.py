@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from tapray.config import HeadKind, Init, JobConfig
 from tapray.crops.budgets import count_events, draw_budget
@@ -64,142 +65,110 @@ def _index(folder: Path) -> pd.DataFrame:
     return FeatureStore(folder).index()
 
 
-def run_cell(
-    config: JobConfig,
-    store: Path,
-    model: Path,
-    cell: Cell,
-    settings: Settings,
-    seed: int,
-    splits: tuple[str, ...],
-) -> Fitted:
+@dataclass(frozen=True)
+class Run:
+    """A cell with a setting and a seed, and where its inputs lie."""
+
+    config: JobConfig
+    store: Path  # feature folder
+    model: Path  # folder of the pretrained net
+    cell: Cell
+    settings: Settings
+    seed: int
+
+    def head(self, side: int, generator: torch.Generator) -> Head:
+        """The cell's untrained head for feature maps of side x side."""
+        classes, dropout = self.config.crops.classes, self.settings.dropout
+        return build_head(self.cell.head, FEATURES, side, classes, dropout, generator)
+
+
+def run_cell(run: Run, splits: tuple[str, ...]) -> Fitted:
     """Draws the label budget, trains, and applies to `splits`.
 
     Search trials ask for ("val",) alone, so that they cannot see the test crops.
-
-    Args:
-        store: feature folder; model: folder of the pretrained net.
     """
-    index = _index(store)
-    rows = draw_budget(index, cell.budget, config.study.negatives_per_event, seed)
-    generator = torch.Generator().manual_seed(seed * 7919 + 11)
-    where = {split: index.loc[index.split == split, "crop_id"].to_numpy() for split in splits}
+    index = _index(run.store)
+    rows = draw_budget(index, run.cell.budget, run.config.study.negatives_per_event, run.seed)
+    generator = torch.Generator().manual_seed(run.seed * 7919 + 11)
+    where = {split: index.loc[index.split == split, "crop_id"].to_numpy(copy=True) for split in splits}
     labels = torch.from_numpy(index.label.to_numpy().astype(np.int64))
-    runner = _frozen if cell.init.frozen else _trained
-    encoder, head, logits = runner(config, store, model, cell, settings, seed, rows, labels, where, generator)
+    train = _frozen if run.cell.init.frozen else _trained
+    encoder, head, apply, inputs = train(run, rows, labels[rows], generator)
     return Fitted(
         encoder,
         head,
-        logits,
+        {split: in_batches(apply, inputs[own]).double().numpy() for split, own in where.items()},
         {split: labels[own].numpy() for split, own in where.items()},
         index.iloc[rows],
         index[index.split == "test"],
     )
 
 
-Parts = tuple[TapNet | None, Head, dict[str, NDArray[np.float64]]]
+# The encoder if it was trained, the head, and the module that turns inputs (N, ...) into logits.
+Trained = tuple[TapNet | None, Head, nn.Module, torch.Tensor]
 
 
-def _frozen(
-    config: JobConfig,
-    store: Path,
-    model: Path,
-    cell: Cell,
-    settings: Settings,
-    seed: int,
-    rows: NDArray[np.int64],
-    labels: torch.Tensor,
-    where: dict[str, NDArray[np.int64]],
-    generator: torch.Generator,
-) -> Parts:
-    draw = seed % draws(cell.init, config.study.random_draws)
-    inputs = fronts(store, cell.init, draw, cell.head)
-    side = FeatureStore(store).features(cell.init, draw).shape[-1]
-    head = build_head(cell.head, FEATURES, side, config.crops.classes, settings.dropout, generator)
-    if cell.head is HeadKind.POOLED:
-        unlabelled = _index(store).split == "train"
-        head.settle(inputs[torch.from_numpy(unlabelled.to_numpy())])
-    fit(head, inputs[rows], labels[rows], settings, config.study.steps, config.study.batch, generator)
-    logits = {split: in_batches(head, inputs[own]).double().numpy() for split, own in where.items()}
-    return None, head, logits
+def _frozen(run: Run, rows: NDArray[np.int64], labels: torch.Tensor, generator: torch.Generator) -> Trained:
+    init, study = run.cell.init, run.config.study
+    draw = run.seed % draws(init, study.random_draws)
+    inputs = fronts(run.store, init, draw, run.cell.head)
+    head = run.head(FeatureStore(run.store).features(init, draw).shape[-1], generator)
+    if run.cell.head is HeadKind.POOLED:
+        unlabelled = _index(run.store).split == "train"
+        head.settle(inputs[torch.from_numpy(unlabelled.to_numpy(copy=True))])
+    fit(head, inputs[rows], labels, run.settings, study.steps, study.batch, generator)
+    return None, head, head, inputs
 
 
-def _trained(
-    config: JobConfig,
-    store: Path,
-    model: Path,
-    cell: Cell,
-    settings: Settings,
-    seed: int,
-    rows: NDArray[np.int64],
-    labels: torch.Tensor,
-    where: dict[str, NDArray[np.int64]],
-    generator: torch.Generator,
-) -> Parts:
-    encoder = build_encoder(cell.init, seed, config.pretrain.preset, model).eval()
-    pixels = FeatureStore(store).pixels()
+def _trained(run: Run, rows: NDArray[np.int64], labels: torch.Tensor, generator: torch.Generator) -> Trained:
+    study = run.config.study
+    encoder = build_encoder(run.cell.init, run.seed, run.config.pretrain.preset, run.model).eval()
+    inputs = torch.from_numpy(FeatureStore(run.store).pixels())
     with torch.no_grad():  # and in eval mode: asking for the size must not move batch-norm statistics
-        side = encoder.backbone(torch.zeros(1, 1, *pixels.shape[2:])).shape[-1]
-    head = build_head(cell.head, FEATURES, side, config.crops.classes, settings.dropout, generator)
-    arm = Arm(encoder, head)
-    chosen = torch.from_numpy(np.asarray(pixels[rows]))
-    fit(
-        arm,
-        chosen,
-        labels[rows],
-        settings,
-        config.study.steps_trained,
-        config.study.batch,
-        generator,
-        augmented=True,
-    )
-    logits = {split: in_batches(arm, pixels[own]).double().numpy() for split, own in where.items()}
-    return encoder, head, logits
+        side = encoder.backbone(torch.zeros(1, 1, *inputs.shape[2:])).shape[-1]
+    arm = Arm(encoder, run.head(side, generator))
+    fit(arm, inputs[rows], labels, run.settings, study.steps_trained, study.batch, generator, augmented=True)
+    return encoder, arm.head, arm, inputs
 
 
-def search_score(
-    config: JobConfig, store: Path, model: Path, cell: Cell, settings: Settings
-) -> dict[str, float]:
+def search_score(run: Run) -> dict[str, float]:
     """What a search trial reports: average precision and NLL on validation."""
-    fitted = run_cell(config, store, model, cell, settings, SEARCH_SEED, ("val",))
+    fitted = run_cell(run, ("val",))
     calibration = fit_calibration(fitted.logits["val"], fitted.labels["val"])
     probabilities = calibration.apply(fitted.logits["val"])
-    scores = score(probabilities, fitted.labels["val"], config.crops.classes)
+    scores = score(probabilities, fitted.labels["val"], run.config.crops.classes)
     nll = probability_scores(probabilities, fitted.labels["val"], 0.5)["nll"]
     return {"val_ap": scores["ap"], "val_nll": nll}
 
 
-def final_record(
-    config: JobConfig, cell: Cell, seed: int, fitted: Fitted
-) -> tuple[dict[str, Any], Calibration, float]:
+def final_record(run: Run, fitted: Fitted) -> tuple[dict[str, Any], Calibration, float]:
     """One row of results.csv: calibrated on validation, scored once on test.
 
     Decisions (f1, precision, recall) use the threshold of best F1 on validation.
     """
+    cell, classes = run.cell, run.config.crops.classes
     val, test = fitted.logits["val"], fitted.logits["test"]
     calibration = fit_calibration(val, fitted.labels["val"])
     threshold = best_f1_threshold(calibration.apply(val), fitted.labels["val"])
     labels = fitted.labels["test"]
     prevalence_val = float((fitted.labels["val"] > 0).mean())
-    before = probability_scores(
-        Calibration.identity(config.crops.classes).apply(test), labels, prevalence_val
-    )
+    before = probability_scores(Calibration.identity(classes).apply(test), labels, prevalence_val)
     after = probability_scores(calibration.apply(test), labels, prevalence_val)
     record = {
         "init": cell.init.value,
         "head": cell.head.value,
         "budget": cell.budget,
         "budget_unit": "events",
-        "seed": seed,
-        "split": config.split.kind.value,
+        "seed": run.seed,
+        "split": run.config.split.kind.value,
         "n_train": len(fitted.train),
         "n_test": len(fitted.test),
         "n_events_train": count_events(fitted.train),
         "n_events_test": count_events(fitted.test),
         "prevalence": float((labels > 0).mean()),
-        **score(calibration.apply(test), labels, config.crops.classes, threshold),
+        **score(calibration.apply(test), labels, classes, threshold),
         "temperature": calibration.temperature,
-        "val_ap": score(calibration.apply(val), fitted.labels["val"], config.crops.classes)["ap"],
+        "val_ap": score(calibration.apply(val), fitted.labels["val"], classes)["ap"],
         "bias": list(calibration.bias),
         "ece_constant": after["ece_constant"],
         **{f"{name}_before": before[name] for name in ("ece", "nll", "brier")},
