@@ -21,7 +21,7 @@ import tifffile
 import yaml
 from sklearn.metrics import average_precision_score
 
-from tapray.config import parse_config
+from tapray.configfile import parse_config
 from tapray.console import Reporter
 from tapray.data.movies import open_movie
 from tapray.data.simulate import simulate_movie

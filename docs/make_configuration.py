@@ -114,7 +114,7 @@ Every key of a study file, with type, default and meaning. This page is made by
 A study is one YAML file. An unknown key or a value out of range is refused in one line that names
 the key. Lengths are in pixels, times in frames. Paths of movies and annotations are relative to the
 study file. `tapray run` writes the whole configuration, defaults included, to `config.yaml` of the
-run folder. From Python the same keys go through `tapray.config.parse_config`.
+run folder. From Python the same keys go through `tapray.configfile.parse_config`.
 
 Only `out`, `ray` and `tracking` may change while a run folder stays in use; any other change asks for
 a new run folder.

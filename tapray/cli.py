@@ -36,7 +36,9 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except typer.TyperException as error:  # of the command line itself
-        _fail(error.format_message())
+        if not (message := error.format_message()):  # bare `tapray` has shown the help
+            sys.exit(2)
+        _fail(message)
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
     if status == _INTERRUPTED:  # typer turns Ctrl-C into this
@@ -49,7 +51,7 @@ def _fail(message: str, status: int = 2) -> NoReturn:
 
 
 def _job(study: Path, out: Path | None, force: list[str] | None, until: str, progress: str) -> None:
-    from tapray.config import load_config
+    from tapray.configfile import load_config
     from tapray.job import run_job
 
     run_job(load_config(study, out), until=until, force=force or [], reporter=_reporter(progress))
@@ -123,7 +125,8 @@ def simulate(
     """Simulated movies of dividing and dying nuclei, with truth."""
     from pydantic import ValidationError
 
-    from tapray.config import SimulateConfig, one_line
+    from tapray.config import SimulateConfig
+    from tapray.configfile import one_line
     from tapray.data.simulate import write_simulation
 
     if folder.exists():
@@ -177,9 +180,22 @@ def ui(
     """MLflow's comparison page on the runs' store."""
     from tapray.tracking import serve
 
+    command = serve(_store_of(runs), port)
+    print(f"http://127.0.0.1:{port}", flush=True)
+    os.execvp(command[0], command)
+
+
+def _store_of(runs: Path) -> str:
+    """The address of the store that a run folder, or a folder of run folders, was logged to."""
+    from tapray.configfile import load_config
+
+    settings = runs / "config.yaml"
+    if settings.is_file() and (uri := load_config(settings).tracking.uri):
+        if "***@" in uri:
+            todo = "open it with: mlflow ui --backend-store-uri ADDRESS"
+            raise UserError("the store's address is kept without its password", where=settings, todo=todo)
+        return uri
     store = next((p for p in (runs / "mlflow.db", runs.parent / "mlflow.db") if p.is_file()), None)
     if store is None:
         raise UserError("no mlflow.db here", where=runs, todo="give the folder of a finished run")
-    print(f"http://127.0.0.1:{port}", flush=True)
-    command = serve(f"sqlite:///{store.resolve()}", port)
-    os.execvp(command[0], command)
+    return f"sqlite:///{store.resolve()}"

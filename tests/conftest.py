@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tapray.config import JobConfig, RayConfig, parse_config
+from tapray.config import JobConfig, RayConfig
+from tapray.configfile import parse_config
 
 TINY: dict[str, Any] = {
     "name": "tiny",

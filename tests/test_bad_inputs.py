@@ -15,7 +15,8 @@ import pytest
 import tifffile
 import yaml
 
-from tapray.config import SimulateConfig, parse_config
+from tapray.config import SimulateConfig
+from tapray.configfile import parse_config
 from tapray.data.simulate import write_simulation
 from tapray.runfolder import RunFolder
 from tests.conftest import TINY
@@ -113,6 +114,18 @@ def budget_too_large(study: Study, folder: Path) -> str:
     return "study.budgets: a label budget of 1000 events exceeds"
 
 
+def negatives_too_many(study: Study, folder: Path) -> str:
+    study["study"] = {**study["study"], "negatives_per_event": 5000}
+    return "study.negatives_per_event: "
+
+
+def movie_twice(study: Study, folder: Path) -> str:
+    path = folder / "copy.tif"
+    path.write_bytes(Path(study["movies"][0]["path"]).read_bytes())
+    study["movies"][1]["path"] = str(path)
+    return f"{path}: holds the same frames as movie '{study['movies'][0]['name']}'"
+
+
 def unknown_key(study: Study, folder: Path) -> str:
     study["pretrain"] = {**study["pretrain"], "epoch": 3}
     return "study.yaml: pretrain.epoch: unknown key"
@@ -134,7 +147,7 @@ def out_of_another_program(study: Study, folder: Path) -> str:
 FAULTS = [
     *(missing_movie, missing_masks, truncated, masks_of_another_shape, masks_of_another_length, one_frame),
     *(crops_too_large, class_missing, budget_too_large, unknown_key, out_of_another_configuration),
-    out_of_another_program,
+    *(out_of_another_program, negatives_too_many, movie_twice),
 ]
 
 

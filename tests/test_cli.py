@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -101,3 +102,28 @@ def test_interruption_has_its_own_exit_status(tmp_path: Path) -> None:
     assert running.returncode == 130
     assert stderr == "tapray: interrupted; run the same command again to continue\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bare_command_shows_the_help_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tapray() == 2
+    shown = capsys.readouterr()
+    assert "Usage: tapray" in shown.out + shown.err
+    assert "tapray: \n" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("uri", "found"),
+    [
+        ("null", r"no mlflow\.db here"),
+        ("https://host/mlflow", "https://host/mlflow: is a server"),
+        ("postgresql://***@host/db", "without its password"),
+    ],
+)
+def test_ui_opens_the_store_of_the_run(
+    uri: str, found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(
+        f"{{simulate: {{}}, tracking: {{uri: '{uri}'}}}}".replace("'null'", "null")
+    )
+    assert tapray("ui", tmp_path) == 2
+    assert re.search(found, capsys.readouterr().err)

@@ -10,15 +10,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tapray.config import (
-    HeadKind,
-    Init,
-    JobConfig,
-    SamplerKind,
-    SplitKind,
-    load_config,
-    parse_config,
-)
+from tapray.config import HeadKind, Init, JobConfig, SamplerKind, SplitKind
+from tapray.configfile import load_config, parse_config
 from tapray.errors import UserError
 
 MOVIE = {"name": "a", "path": "a.tif", "annotations": [{"kind": "event_table", "path": "a.csv"}]}

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from tapray.cli import app
-from tapray.config import parse_config
+from tapray.configfile import parse_config
 from tapray.errors import UserError
 from tapray.report.tables import RESULT_COLUMNS
 

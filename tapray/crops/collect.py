@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,10 @@ class Inputs:
 
     @cached_property
     def movies(self) -> dict[str, Movie]:
-        """The movies by name, opened."""
-        return {entry.name: open_movie(entry.path, entry.name) for entry in self.entries}
+        """The movies by name, opened; no two hold the same frames."""
+        movies = {entry.name: open_movie(entry.path, entry.name) for entry in self.entries}
+        check_distinct(list(movies.values()))
+        return movies
 
     @cached_property
     def regions(self) -> list[SplitRegion]:
@@ -105,6 +108,17 @@ def keep_negatives(index: pd.DataFrame, most: int, rng: np.random.Generator) -> 
     negative = index[index["label"] == 0].sample(frac=1, random_state=rng)
     kept = negative[negative.groupby("split").cumcount() < most]
     return index.loc[np.sort(np.concatenate([index.index[index["label"] > 0], kept.index]))]
+
+
+def check_distinct(movies: Sequence[Movie]) -> None:
+    """Raises UserError where two movies hold the same frames: a split by movie would share them."""
+    seen: dict[tuple[Any, ...], Movie] = {}
+    for movie in movies:
+        first = sha256(movie.read(0, 1).tobytes()).hexdigest()  # tells nearly all apart
+        other = seen.setdefault((movie.shape, first), movie)
+        if other is not movie and other.fingerprint() == movie.fingerprint():
+            what = f"holds the same frames as movie '{other.name}'"
+            raise UserError(what, where=movie.path, todo="list it once")
 
 
 def check_classes(index: pd.DataFrame, classes: int) -> None:

@@ -28,7 +28,7 @@ def propose(config: JobConfig, cell: Cell, number: int, history: History) -> dic
     of `space.first`; TPE draws four at random before it models.
     """
     if number == 0:
-        return first(cell.init)
+        return first(cell.init, cell.head)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = zlib.crc32(f"{config.seed} {cell.name} {number}".encode())
     sampler: optuna.samplers.BaseSampler
@@ -38,7 +38,7 @@ def propose(config: JobConfig, cell: Cell, number: int, history: History) -> dic
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=4)
     distributions: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.FloatDistribution(low, high, log=log)
-        for name, (low, high, log) in space(cell.init).items()
+        for name, (low, high, log) in space(cell.init, cell.head).items()
     }
     found = optuna.create_study(direction="maximize", sampler=sampler)
     for params, value in history:
@@ -66,7 +66,7 @@ class CellSearch(Searcher):
             cell = cell_of(record)
             self._open[cell].discard(record["trial"])
             if record["status"] == "done":
-                params = {name: record[name] for name in space(cell.init)}
+                params = {name: record[name] for name in space(cell.init, cell.head)}
                 self._history[cell].append((params, record["val_ap"]))
 
     @property

@@ -88,7 +88,7 @@ def choose(trials: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> dict[Cell
     for cell in cells:
         own = _done(trials, cell)
         top = max(own, key=lambda trial: (round(trial["val_ap"], 6), -trial["val_nll"], -trial["trial"]))
-        best[cell] = {name: top[name] for name in space(cell.init)}
+        best[cell] = {name: top[name] for name in space(cell.init, cell.head)}
     return best
 
 

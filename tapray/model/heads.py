@@ -139,9 +139,14 @@ class PooledHead(Head):
         self.norm.train(mode and not self.settled)
         return self
 
+    def standardise(self, fronts: Tensor) -> Tensor:
+        """Statistics (B, width) in units of their spread, clipped at ten of them."""
+        scaled: Tensor = self.norm(fronts).clamp(-10, 10)
+        return scaled
+
     def forward(self, x: Tensor) -> Tensor:
         """Class logits (B, K) from `front`."""
-        logits: Tensor = self.out(self.drop(self.norm(x).clamp(-10, 10)))
+        logits: Tensor = self.out(self.drop(self.standardise(x)))
         return logits
 
 

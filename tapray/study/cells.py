@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from torch import nn
 from tapray.config import HeadKind, Init, JobConfig
 from tapray.crops.budgets import count_events, draw_budget
 from tapray.model.encoders import build_encoder, draws
-from tapray.model.heads import Head, build_head
+from tapray.model.heads import Head, PooledHead, build_head
 from tapray.model.tap import FEATURES, TapNet
 from tapray.study.calibration import Calibration, fit_calibration
-from tapray.study.fit import Arm, Settings, fit, in_batches
+from tapray.study.fit import Arm, Settings, fit, in_batches, solve
 from tapray.study.metrics import best_f1_threshold, probability_scores, score
 from tapray.study.store import FeatureStore, fronts
 
@@ -113,10 +113,12 @@ def _frozen(run: Run, rows: NDArray[np.int64], labels: torch.Tensor, generator: 
     draw = run.seed % draws(init, study.random_draws)
     inputs = fronts(run.store, init, draw, run.cell.head)
     head = run.head(FeatureStore(run.store).features(init, draw).shape[-1], generator)
-    if run.cell.head is HeadKind.POOLED:
+    if isinstance(head, PooledHead):
         unlabelled = _index(run.store).split == "train"
         head.settle(inputs[torch.from_numpy(unlabelled.to_numpy(copy=True))])
-    fit(head, inputs[rows], labels, run.settings, study.steps, study.batch, generator)
+        solve(head, inputs[rows], labels, run.settings.weight_decay)
+    else:
+        fit(head, inputs[rows], labels, run.settings, study.steps, study.batch, generator)
     return None, head, head, inputs
 
 
@@ -179,4 +181,5 @@ def final_record(run: Run, fitted: Fitted) -> tuple[dict[str, Any], Calibration,
 
 def as_settings(params: dict[str, Any]) -> Settings:
     """The settings among the values of a trial's or run's record."""
-    return Settings(**{name: float(params[name]) for name in asdict(Settings(0, 0, 0))})
+    names = [field.name for field in fields(Settings) if field.name in params]
+    return Settings(**{name: float(params[name]) for name in names})

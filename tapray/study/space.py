@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from tapray.config import Init
+from tapray.config import HeadKind, Init
 
-# name -> (low, high, logarithmic). Frozen arms train a head alone, the others the encoder too.
+# name -> (low, high, logarithmic)
 Space = dict[str, tuple[float, float, bool]]
 
+# A pooled head on frozen features is solved (`tapray.study.fit.solve`): only its penalty is to be chosen.
+_SOLVED: Space = {"weight_decay": (1e-2, 1e2, True)}
 _FROZEN: Space = {
     "learning_rate": (3e-4, 1e-2, True),
     "weight_decay": (1e-4, 1.0, True),
@@ -19,15 +21,20 @@ _TRAINED: Space = {
 }
 
 # The first trial of every cell: a sensible setting, so that a small allowance is not wasted.
+_SOLVED_FIRST = {"weight_decay": 1.0}
 _FROZEN_FIRST = {"learning_rate": 2e-3, "weight_decay": 1e-2, "dropout": 0.2}
 _TRAINED_FIRST = {"learning_rate": 2e-3, "weight_decay": 1e-4, "dropout": 0.2}
 
 
-def space(init: Init) -> Space:
+def space(init: Init, head: HeadKind) -> Space:
     """The ranges an arm's search draws from."""
-    return _FROZEN if init.frozen else _TRAINED
+    if not init.frozen:
+        return _TRAINED
+    return _SOLVED if head is HeadKind.POOLED else _FROZEN
 
 
-def first(init: Init) -> dict[str, float]:
+def first(init: Init, head: HeadKind) -> dict[str, float]:
     """The setting an arm's search tries first."""
-    return _FROZEN_FIRST if init.frozen else _TRAINED_FIRST
+    if not init.frozen:
+        return _TRAINED_FIRST
+    return _SOLVED_FIRST if head is HeadKind.POOLED else _FROZEN_FIRST

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapray.config import JobConfig, Role, SplitKind, parse_config
+from tapray.config import JobConfig, Role, SplitKind
+from tapray.configfile import parse_config
 from tapray.crops.audit import Audit, audit
 from tapray.crops.draw import Region
 from tapray.crops.sites import labelled_crops

@@ -58,9 +58,9 @@ def test_neither_concurrency_nor_interruption_changes_what_is_proposed(config: J
 
 def test_proposals_lie_in_the_space_and_differ(config: JobConfig) -> None:
     cell = Cell(Init.TAP, HeadKind.LINEAR, 2)
-    assert propose(config, cell, 0, []) == first(Init.TAP)
+    assert propose(config, cell, 0, []) == first(Init.TAP, HeadKind.LINEAR)
     drawn = [propose(config, cell, number, []) for number in range(1, 20)]
-    for name, (low, high, _) in space(Init.TAP).items():
+    for name, (low, high, _) in space(Init.TAP, HeadKind.LINEAR).items():
         values = {params[name] for params in drawn}
         assert len(values) == len(drawn)
         assert low <= min(values) < max(values) <= high
@@ -69,7 +69,7 @@ def test_proposals_lie_in_the_space_and_differ(config: JobConfig) -> None:
 
 
 def test_a_failed_trial_is_not_learned_from_nor_repeated(config: JobConfig) -> None:
-    run = {"init": "tap", "head": "linear", "budget": 2, "trial": 0, **first(Init.TAP)}
+    run = {"init": "tap", "head": "linear", "budget": 2, "trial": 0, **first(Init.TAP, HeadKind.LINEAR)}
     searcher = CellSearch(config, cells(config), [{**run, "status": "failed", "error": "x"}])
     assert searcher.missing == 2 * 7 - 1
     given = [searcher.suggest("a")["run"], searcher.suggest("b")["run"]]

@@ -10,7 +10,8 @@ import pytest
 import tifffile
 import torch
 
-from tapray.config import JobConfig, SamplerKind, parse_config
+from tapray.config import JobConfig, SamplerKind
+from tapray.configfile import parse_config
 from tapray.crops.draw import CropStream, Region
 from tapray.crops.samplers import STRIDE, grid_shape
 from tapray.crops.shards import ShardReader, make_shard, write_table

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from tapray.config import HeadKind, Init, JobConfig, parse_config
+from tapray.config import HeadKind, Init, JobConfig
+from tapray.configfile import parse_config
 from tapray.model.encoders import build_encoder
 from tapray.model.tap import TapNet, initialise
 from tapray.model.weights import save_tap
@@ -64,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_of(
     config: JobConfig, folder: Path, init: Init, head: HeadKind = HeadKind.POOLED, seed: int = 0
 ) -> Run:
-    return Run(config, folder, folder / "model", Cell(init, head, 2), Settings(1e-3, 1e-4, 0.1), seed)
+    return Run(config, folder, folder / "model", Cell(init, head, 2), Settings(1e-4, 1e-3, 0.1), seed)
 
 
 @pytest.mark.parametrize("init", [Init.END_TO_END, Init.FINE_TUNE])

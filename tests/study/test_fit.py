@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from tapray.config import HeadKind
-from tapray.model.heads import Head, build_head
+from tapray.model.heads import Head, PooledHead, build_head
 from tapray.model.tap import FEATURES, TapNet, freeze, initialise
 from tapray.model.weights import weights_digest
-from tapray.study.fit import Arm, Settings, balanced, fit, in_batches
+from tapray.study.fit import Arm, Settings, balanced, fit, in_batches, solve
 
 SETTINGS = Settings(learning_rate=3e-3, weight_decay=1e-4, dropout=0.2)
 
@@ -107,3 +108,37 @@ def test_batches_of_inputs_come_back_in_order_without_gradient() -> None:
         out = in_batches(layer, given, size=3)
         assert not out.requires_grad
         torch.testing.assert_close(out, layer(torch.from_numpy(inputs).float()).detach())
+
+
+def settled(classes: int = 2) -> tuple[PooledHead, torch.Tensor, torch.Tensor]:
+    features, labels = problem(classes=classes)
+    features = features + 0.5 * torch.randn(features.shape, generator=generator(5))
+    head = build_head(HeadKind.POOLED, 4, 8, classes, 0.0, generator())
+    assert isinstance(head, PooledHead)
+    front = head.front(features)
+    head.settle(front)
+    return head, front, labels
+
+
+@pytest.mark.parametrize("penalty", [0.1, 1.0, 10.0])
+def test_a_solved_head_is_the_balanced_ridge_logistic_regression_of_scikit_learn(penalty: float) -> None:
+    head, front, labels = settled()
+    solve(head, front, labels, penalty)
+    # two rows of weights of opposite sign carry half the penalty of their one difference
+    theirs = LogisticRegression(C=2 / (penalty * len(labels)), class_weight="balanced", max_iter=5000, tol=1e-8)
+    theirs.fit(head.standardise(front).numpy(), labels.numpy())
+    logits = in_batches(head, front)
+    expected = theirs.decision_function(head.standardise(front).numpy())
+    np.testing.assert_allclose((logits[:, 1] - logits[:, 0]).numpy(), expected, atol=2e-3)
+
+
+def test_a_solved_head_tells_three_classes_apart_and_lives_without_one_of_them() -> None:
+    head, front, labels = settled(classes=3)
+    solve(head, front, labels, 0.1)
+    assert (in_batches(head, front).argmax(dim=1) == labels).double().mean() > 0.95
+    head, front, labels = settled(classes=3)
+    two = labels < 2
+    solve(head, front[two], labels[two], 0.1)
+    found = in_batches(head, front)
+    assert torch.isfinite(found).all()
+    assert (found[two].argmax(dim=1) == labels[two]).double().mean() > 0.95
