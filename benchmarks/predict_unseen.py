@@ -25,7 +25,8 @@ from tapray.configfile import parse_config
 from tapray.console import Reporter
 from tapray.data.movies import open_movie
 from tapray.data.simulate import simulate_movie
-from tapray.predict import load_model, predict
+from tapray.detector import load_model
+from tapray.predict import predict
 
 FRAMES = 2
 

@@ -165,7 +165,7 @@ def predict(
 ) -> None:
     """Find events in a movie: calibrated event table (CSV) and probability movie (TIFF)."""
     from tapray.data.movies import open_movie
-    from tapray.predict import load_model
+    from tapray.detector import load_model
     from tapray.predict import predict as run_prediction
 
     opened = open_movie(movie)

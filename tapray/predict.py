@@ -1,15 +1,11 @@
-"""The trained product: find events in a movie, with calibrated probabilities."""
+"""Finds events in a movie, with calibrated probabilities."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,87 +13,18 @@ import tifffile
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage.feature import peak_local_max
 
-from tapray.config import CropConfig, HeadKind, Init, JobConfig
 from tapray.console import Reporter
 from tapray.crops.normalise import frame_ranges, normalise
 from tapray.data.movies import Movie
+from tapray.detector import Detector
 from tapray.errors import UserError
-from tapray.model.encoders import build_encoder, draws
-from tapray.model.heads import Head, build_head
-from tapray.model.tap import FEATURES, TapNet, freeze
-from tapray.model.weights import load_tap, save_tap
-from tapray.runfolder import atomic_folder, atomic_write
-from tapray.study.calibration import Calibration
+from tapray.runfolder import atomic_write
 from tapray.study.fit import in_batches
-from tapray.study.results import Results, run_name
 
 CLASS_NAMES = {2: ("none", "event"), 3: ("none", "division", "death")}
-
-
-@dataclass(frozen=True)
-class Detector:
-    """Encoder, head and calibration, with how crops are cut and normalised."""
-
-    encoder: TapNet
-    head: Head
-    calibration: Calibration
-    threshold: float
-    crops: CropConfig
-    facts: dict[str, Any]
-
-
-def save_model(config: JobConfig, found: Results, study: Path, pretrained: Path, folder: Path) -> Path:
-    """Writes the model folder of the run that is best on validation, at the largest budget.
-
-    The cell is chosen by its mean validation average precision over seeds, then the seed.
-    """
-    runs = found.results[found.results.budget == found.results.budget.max()]
-    means = runs.groupby(["init", "head"]).val_ap.mean()
-    init, head = means.idxmax()
-    own = runs[(runs.init == init) & (runs["head"] == head)]
-    run = own.loc[own.val_ap.idxmax()].to_dict()
-    source = study / run_name(run)
-    with atomic_folder(folder) as beside:
-        draw = int(run["seed"]) % draws(Init(init), config.study.random_draws)
-        if Init(init).frozen:
-            save_tap(build_encoder(Init(init), draw, config.pretrain.preset, pretrained), beside / "encoder")
-        else:
-            shutil.copytree(source, beside / "encoder", ignore=shutil.ignore_patterns("head.*"))
-            (beside / "encoder" / "tap.json").write_text(json.dumps({"preset": config.pretrain.preset}))
-        shutil.copy(source / "head.safetensors", beside / "head.safetensors")
-        facts = {"init": init, "head": head, "budget": int(run["budget"]), "seed": int(run["seed"])}
-        scores = {"val_ap": run["val_ap"], "test_ap": run["ap"]}
-        body = {**facts, **scores, **run["calibration"], "crops": config.crops.model_dump(mode="json")}
-        (beside / "model.json").write_text(json.dumps(body, indent=1))
-    return folder
-
-
-def load_model(folder: Path) -> Detector:
-    """Reads a model folder.
-
-    Raises:
-        UserError: it is not a model folder, or is damaged.
-    """
-    try:
-        facts = json.loads((folder / "model.json").read_text())
-        crops = CropConfig.model_validate(facts["crops"])
-        encoder = load_tap(folder / "encoder")
-        freeze(encoder)
-        side = encoder.backbone(torch.zeros(1, 1, crops.size, crops.size)).shape[-1]
-        head = build_head(HeadKind(facts["head"]), FEATURES, side, crops.classes, 0.0, torch.Generator())
-        head.load_state_dict(load_file(folder / "head.safetensors"))
-        calibration = Calibration(float(facts["temperature"]), tuple(facts["bias"]))
-        threshold = float(facts["threshold"])
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"not a readable model ({reason})", where=folder) from None
-    freeze(head)
-    return Detector(encoder, head, calibration, threshold, crops, facts)
 
 
 def predict(
@@ -125,7 +52,7 @@ def predict(
     except OSError as error:
         raise UserError(f"cannot be written to ({error.strerror})", where=out) from None
     stride = stride or crops.size // 4
-    rows, columns = (_places(length, crops.size, stride) for length in (height, width))
+    rows, columns = (_places(length, stride) for length in (height, width))
     probabilities = np.empty((frames - crops.delta, len(rows), len(columns), crops.classes), np.float32)
     with reporter.task("frame pairs", len(probabilities), "pair") as progress:
         for t, values in _frame_pairs(detector, movie, rows, columns):
@@ -134,26 +61,30 @@ def predict(
     table = find_events(detector, movie.name, probabilities, rows, columns)
     path = out / f"{movie.name}_events.csv"
     event = 1 - probabilities[..., 0]
-    _write_probability(out / f"{movie.name}_probability.tif", event, rows, columns, movie.shape, crops.size)
+    _write_probability(out / f"{movie.name}_probability.tif", event, rows, columns, movie.shape)
     atomic_write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     reporter.say(f"{len(table)} events in {movie.name}: {path}")
     return path
 
 
-def _places(length: int, size: int, stride: int) -> NDArray[np.int64]:
-    """Corners along one axis, `stride` apart, the last one at the border."""
-    return np.unique(np.append(np.arange(0, length - size + 1, stride), length - size))
+def _places(length: int, stride: int) -> NDArray[np.int64]:
+    """Centres of crops along one axis, `stride` apart, from border to border."""
+    return np.unique(np.append(np.arange(0, length, stride), length - 1))
 
 
 def _frame_pairs(
     detector: Detector, movie: Movie, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Calibrated probabilities (gy, gx, K) of each frame pair; each frame is embedded once."""
-    crops = detector.crops
+    """Calibrated probabilities (gy, gx, K) of each frame pair; each frame is embedded once.
+
+    Frames are mirrored at their borders, so that events there are seen too.
+    """
+    crops, before = detector.crops, detector.crops.size // 2
     kept: dict[int, torch.Tensor] = {}
     for t in range(movie.shape[0]):
         frame = movie.read(t, t + 1)
         flat = normalise(frame, frame_ranges(frame, crops.intensity), crops.intensity)[0]
+        flat = np.pad(flat, (before, crops.size - before), mode="reflect")
         windows = sliding_window_view(flat, (crops.size, crops.size))[rows][:, columns]
         windows = windows.reshape(-1, 1, crops.size, crops.size)
         kept[t] = in_batches(lambda x: detector.encoder.features(x).squeeze(1).half(), windows)
@@ -186,8 +117,8 @@ def find_events(
         {
             "movie": movie,
             "t": t,
-            "y": rows[i] + crops.size / 2,
-            "x": columns[j] + crops.size / 2,
+            "y": rows[i],
+            "x": columns[j],
             "class": kind,
             "quality": "predicted",
             "t_end": t + crops.delta,
@@ -234,11 +165,10 @@ def _write_probability(
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
     shape: tuple[int, int, int],
-    size: int,
 ) -> None:
     """Event probabilities (pairs, gy, gx) as a TIFF stack (T, H, W), interpolated between the places."""
-    y = np.interp(np.arange(shape[1]), rows + size / 2, np.arange(len(rows)))
-    x = np.interp(np.arange(shape[2]), columns + size / 2, np.arange(len(columns)))
+    y = np.interp(np.arange(shape[1]), rows, np.arange(len(rows)))
+    x = np.interp(np.arange(shape[2]), columns, np.arange(len(columns)))
     grid = np.meshgrid(y, x, indexing="ij")
     unknown = np.full((shape[0] - len(event), *shape[1:]), np.nan, np.float32)
     frames = (map_coordinates(values, grid, order=1, mode="nearest") for values in event)

@@ -127,7 +127,7 @@ def study(job: Job) -> dict[str, Any]:
 
 def report(job: Job) -> dict[str, Any]:
     """Tables and figures, also logged to MLflow, and the model that `tapray predict` loads."""
-    from tapray.predict import save_model
+    from tapray.detector import save_model
     from tapray.report import write_report
     from tapray.study.results import collect
 

@@ -32,6 +32,12 @@ def test_the_probability_movie_covers_the_movie(predicted: Path) -> None:
     assert probability[:-1].std() > 0
 
 
+def test_places_up_to_the_border_are_looked_at(predicted: Path) -> None:
+    probability = tifffile.imread(predicted / "field_3_probability.tif")[:-1]
+    border = probability[:, :16]  # half a crop: no crop inside the frame has its centre here
+    assert (np.ptp(border, axis=1).max(axis=1) > 0).all()
+
+
 def test_the_table_is_that_of_the_probability_movie(predicted: Path) -> None:
     table = pd.read_csv(predicted / "field_3_events.csv")
     columns = ["movie", "t", "y", "x", "class", "quality", "t_end", "radius", "probability"]

@@ -125,7 +125,9 @@ def test_a_solved_head_is_the_balanced_ridge_logistic_regression_of_scikit_learn
     head, front, labels = settled()
     solve(head, front, labels, penalty)
     # two rows of weights of opposite sign carry half the penalty of their one difference
-    theirs = LogisticRegression(C=2 / (penalty * len(labels)), class_weight="balanced", max_iter=5000, tol=1e-8)
+    theirs = LogisticRegression(
+        C=2 / (penalty * len(labels)), class_weight="balanced", max_iter=5000, tol=1e-8
+    )
     theirs.fit(head.standardise(front).numpy(), labels.numpy())
     logits = in_batches(head, front)
     expected = theirs.decision_function(head.standardise(front).numpy())

@@ -1,0 +1,84 @@
+"""The model folder that a study leaves: encoder, event head and calibration, ready for any movie."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from tapray.config import CropConfig, HeadKind, Init, JobConfig
+from tapray.errors import UserError
+from tapray.model.encoders import build_encoder, draws
+from tapray.model.heads import Head, build_head
+from tapray.model.tap import FEATURES, TapNet, freeze
+from tapray.model.weights import load_tap, save_tap
+from tapray.runfolder import atomic_folder
+from tapray.study.calibration import Calibration
+from tapray.study.results import Results, run_name
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Encoder, head and calibration, with how crops are cut and normalised."""
+
+    encoder: TapNet
+    head: Head
+    calibration: Calibration
+    threshold: float
+    crops: CropConfig
+    facts: dict[str, Any]
+
+
+def save_model(config: JobConfig, found: Results, study: Path, pretrained: Path, folder: Path) -> Path:
+    """Writes the model folder of the run that is best on validation, at the largest budget.
+
+    The cell is chosen by its mean validation average precision over seeds, then the seed.
+    """
+    runs = found.results[found.results.budget == found.results.budget.max()]
+    means = runs.groupby(["init", "head"]).val_ap.mean()
+    init, head = means.idxmax()
+    own = runs[(runs.init == init) & (runs["head"] == head)]
+    run = own.loc[own.val_ap.idxmax()].to_dict()
+    source = study / run_name(run)
+    with atomic_folder(folder) as beside:
+        draw = int(run["seed"]) % draws(Init(init), config.study.random_draws)
+        if Init(init).frozen:
+            save_tap(build_encoder(Init(init), draw, config.pretrain.preset, pretrained), beside / "encoder")
+        else:
+            shutil.copytree(source, beside / "encoder", ignore=shutil.ignore_patterns("head.*"))
+            (beside / "encoder" / "tap.json").write_text(json.dumps({"preset": config.pretrain.preset}))
+        shutil.copy(source / "head.safetensors", beside / "head.safetensors")
+        facts = {"init": init, "head": head, "budget": int(run["budget"]), "seed": int(run["seed"])}
+        scores = {"val_ap": run["val_ap"], "test_ap": run["ap"]}
+        body = {**facts, **scores, **run["calibration"], "crops": config.crops.model_dump(mode="json")}
+        (beside / "model.json").write_text(json.dumps(body, indent=1))
+    return folder
+
+
+def load_model(folder: Path) -> Detector:
+    """Reads a model folder.
+
+    Raises:
+        UserError: it is not a model folder, or is damaged.
+    """
+    try:
+        facts = json.loads((folder / "model.json").read_text())
+        crops = CropConfig.model_validate(facts["crops"])
+        encoder = load_tap(folder / "encoder")
+        freeze(encoder)
+        side = encoder.backbone(torch.zeros(1, 1, crops.size, crops.size)).shape[-1]
+        head = build_head(HeadKind(facts["head"]), FEATURES, side, crops.classes, 0.0, torch.Generator())
+        head.load_state_dict(load_file(folder / "head.safetensors"))
+        calibration = Calibration(float(facts["temperature"]), tuple(facts["bias"]))
+        threshold = float(facts["threshold"])
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"not a readable model ({reason})", where=folder) from None
+    freeze(head)
+    return Detector(encoder, head, calibration, threshold, crops, facts)
