@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -22,6 +24,7 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+_USERS_FAULTS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
 Study = Annotated[Path, typer.Argument(help="Study configuration (YAML).")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default: the study's own, or runs/NAME.")]
@@ -39,6 +42,10 @@ def main() -> None:
         if not (message := error.format_message()):  # bare `tapray` has shown the help
             sys.exit(2)
         _fail(message)
+    except OSError as error:
+        if error.errno not in _USERS_FAULTS:
+            raise
+        _fail(f"{error.filename or 'a file'}: {error.strerror}")
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
     if status == _INTERRUPTED:  # typer turns Ctrl-C into this
@@ -175,12 +182,19 @@ def predict(
 @app.command()
 def ui(
     runs: Annotated[Path, typer.Argument(help="A run folder, or the folder of runs.")] = Path("runs"),
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """MLflow's comparison page on the runs' store."""
     from tapray.tracking import serve
 
     command = serve(_store_of(runs), port)
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind(("127.0.0.1", port))
+        except OSError as error:
+            fault = f"cannot be opened ({error.strerror})"
+            raise UserError(fault, where=f"--port {port}", todo="give another port") from None
     print(f"http://127.0.0.1:{port}", flush=True)
     os.execvp(command[0], command)
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Section(BaseModel):
     """A frozen part of the configuration that refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AnnotationKind(StrEnum):
@@ -69,7 +69,7 @@ class SimulateConfig(Section):
     growth: bool = True  # nuclei grow between divisions; without it time has no direction
     motion: float = Field(0.8, ge=0)  # standard deviation of the step per frame
     light: float = Field(140, gt=0)  # electrons per pixel of a nucleus: less light, more noise
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
 
 
 class CropConfig(Section):
@@ -143,7 +143,8 @@ class PretrainConfig(Section):
     decorrelation: float = Field(0.01, ge=0)
     augment: Literal["none", "light", "paper"] = "light"
     val_batches: int = Field(8, ge=1)
-    include: tuple[Role, ...] = (Role.TRAIN,)  # splits whose frames are seen; more than train leaks
+    # splits whose frames are seen; more than train leaks
+    include: tuple[Role, ...] = Field((Role.TRAIN,), min_length=1)
     keep_checkpoints: int = Field(2, ge=1)
 
 
@@ -174,8 +175,8 @@ class HeadKind(StrEnum):
 class StudyConfig(Section):
     """Label budgets x initialisations x heads, over seeds."""
 
-    inits: tuple[Init, ...] = (Init.TAP, Init.RANDOM_DEFAULT, Init.END_TO_END)
-    heads: tuple[HeadKind, ...] = (HeadKind.POOLED, HeadKind.LINEAR)
+    inits: tuple[Init, ...] = Field((Init.TAP, Init.RANDOM_DEFAULT, Init.END_TO_END), min_length=1)
+    heads: tuple[HeadKind, ...] = Field((HeadKind.POOLED, HeadKind.LINEAR), min_length=1)
     budgets: tuple[int, ...] = Field((5, 10), min_length=1)  # events
     negatives_per_event: int = Field(10, ge=1)
     seeds: int = Field(5, ge=2)  # an interval over seeds needs two
@@ -185,6 +186,16 @@ class StudyConfig(Section):
     batch: int = Field(32, ge=2)
     random_draws: int = Field(3, ge=1)  # independent random encoders, shared among the seeds
     sampler: Literal["tpe", "random"] = "tpe"
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        for name in ("inits", "heads", "budgets"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names one twice")
+        if min(self.budgets) < 1:
+            raise ValueError("budgets must be at least 1")
+        return self
 
 
 class TrackingConfig(Section):
@@ -214,7 +225,7 @@ class JobConfig(Section):
 
     name: str = Field("study", min_length=1, pattern=r"^[A-Za-z0-9_.+-]+$")
     out: Path = Path("runs/study")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     movies: tuple[MovieEntry, ...] = ()
     simulate: SimulateConfig | None = None
     crops: CropConfig = CropConfig()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -20,7 +21,7 @@ from tapray.model.tap import FEATURES, TapNet, freeze
 from tapray.model.weights import load_tap, save_tap
 from tapray.runfolder import atomic_folder
 from tapray.study.calibration import Calibration
-from tapray.study.results import Results, run_name
+from tapray.study.results import Results, best_run, run_name
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,10 @@ class Detector:
 def save_model(config: JobConfig, found: Results, study: Path, pretrained: Path, folder: Path) -> Path:
     """Writes the model folder of the run that is best on validation, at the largest budget.
 
-    The cell is chosen by its mean validation average precision over seeds, then the seed.
+    `tapray.study.results.best_run` says which.
     """
-    runs = found.results[found.results.budget == found.results.budget.max()]
-    means = runs.groupby(["init", "head"]).val_ap.mean()
-    init, head = means.idxmax()
-    own = runs[(runs.init == init) & (runs["head"] == head)]
-    run = own.loc[own.val_ap.idxmax()].to_dict()
+    run = best_run(found.results)
+    init, head = run["init"], run["head"]
     source = study / run_name(run)
     with atomic_folder(folder) as beside:
         draw = int(run["seed"]) % draws(Init(init), config.study.random_draws)
@@ -75,8 +73,13 @@ def load_model(folder: Path) -> Detector:
         side = encoder.backbone(torch.zeros(1, 1, crops.size, crops.size)).shape[-1]
         head = build_head(HeadKind(facts["head"]), FEATURES, side, crops.classes, 0.0, torch.Generator())
         head.load_state_dict(load_file(folder / "head.safetensors"))
-        calibration = Calibration(float(facts["temperature"]), tuple(facts["bias"]))
+        calibration = Calibration(float(facts["temperature"]), tuple(float(b) for b in facts["bias"]))
         threshold = float(facts["threshold"])
+        numbers = [calibration.temperature, *calibration.bias, threshold]
+        if not np.isfinite(numbers).all() or calibration.temperature <= 0:
+            raise ValueError("temperature, bias and threshold must be finite, the temperature above 0")
+        if len(calibration.bias) != crops.classes:
+            raise ValueError(f"{len(calibration.bias)} biases for {crops.classes} classes")
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"not a readable model ({reason})", where=folder) from None

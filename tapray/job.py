@@ -13,6 +13,7 @@ from tapray.context import Job
 from tapray.crops.collect import Inputs
 from tapray.distributed.cluster import session
 from tapray.errors import UserError
+from tapray.model.backbones import build_backbone
 from tapray.runfolder import RunFolder, content_hash
 from tapray.stages import STAGES, stage_key
 from tapray.tracking import Tracker, default_uri, redact
@@ -35,16 +36,23 @@ def run_job(
         for name in set(stages) - set(names):
             todo = f"use one of {', '.join(names)}"
             raise UserError(f"unknown stage '{name}'", where=option, todo=todo)
+    for name in force:
+        if names.index(name) > names.index(until):
+            todo = "use a command that reaches it"
+            what = f"stage '{name}' comes after {until}, the last of this command"
+            raise UserError(what, where="--force", todo=todo)
+    build_backbone(config.pretrain.preset)  # an unknown name is found before anything is written
     folder, keys = RunFolder(config.out), _keys(config)
     given = None
     if config.simulate is None and ("shard" in force or not folder.is_done("shard", keys["shard"])):
         given = Inputs(config, config.movies)
         _ = given.index  # what the user named is read before anything is written or Ray is started
+    fresh = not folder.out.exists() or not any(folder.out.iterdir())
     folder.claim(config)
     try:
         _run_stages(config, folder, names, keys, until, force, reporter, given)
     except UserError:
-        if not any(folder.facts(name) for name in names if name != "simulate"):
+        if fresh and not any(folder.facts(name) for name in names if name != "simulate"):
             shutil.rmtree(folder.out)  # else it would belong to a configuration that cannot run
         raise
     finally:
@@ -62,14 +70,14 @@ def _run_stages(
     reporter: Reporter,
     given: Inputs | None,
 ) -> None:
+    uri = config.tracking.uri or default_uri(folder.out)
+    tracker = Tracker.open(uri, config.tracking.experiment)  # before anything is removed: it may be away
     _forget_stale(folder, names, keys, force)
     todo = [name for name in names[: names.index(until) + 1] if not folder.is_done(name, keys[name])]
     if not todo:
         reporter.say("every stage is done", folder=_shown(folder.out))
         _show(folder, until, reporter)
         return
-    uri = config.tracking.uri or default_uri(folder.out)
-    tracker = Tracker.open(uri, config.tracking.experiment)
     identity = f"{folder.out.name}/{content_hash({'folder': folder.out, **keys})}"
     run_id = tracker.run(config.name, identity, None, {"kind": "job"})
     job = Job(config, folder, reporter, tracker, run_id, keys, given)

@@ -51,6 +51,10 @@ def predict(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot be written to ({error.strerror})", where=out) from None
+    targets = [out / f"{movie.name}_{name}" for name in ("events.csv", "probability.tif")]
+    for path in targets:
+        if path.is_dir():
+            raise UserError("is a folder", where=path, todo="choose another --out")
     stride = stride or crops.size // 4
     rows, columns = (_places(length, stride) for length in (height, width))
     probabilities = np.empty((frames - crops.delta, len(rows), len(columns), crops.classes), np.float32)
@@ -59,12 +63,11 @@ def predict(
             probabilities[t] = values
             progress.advance()
     table = find_events(detector, movie.name, probabilities, rows, columns)
-    path = out / f"{movie.name}_events.csv"
     event = 1 - probabilities[..., 0]
-    _write_probability(out / f"{movie.name}_probability.tif", event, rows, columns, movie.shape)
-    atomic_write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    reporter.say(f"{len(table)} events in {movie.name}: {path}")
-    return path
+    _write_probability(targets[1], event, rows, columns, movie.shape)
+    atomic_write(targets[0], table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    reporter.say(f"{len(table)} events in {movie.name}: {targets[0]}")
+    return targets[0]
 
 
 def _places(length: int, stride: int) -> NDArray[np.int64]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -126,6 +128,11 @@ def movie_twice(study: Study, folder: Path) -> str:
     return f"{path}: holds the same frames as movie '{study['movies'][0]['name']}'"
 
 
+def unknown_preset(study: Study, folder: Path) -> str:
+    study["pretrain"] = {**study["pretrain"], "preset": "unet-9"}
+    return "pretrain.preset: unknown preset 'unet-9'"
+
+
 def unknown_key(study: Study, folder: Path) -> str:
     study["pretrain"] = {**study["pretrain"], "epoch": 3}
     return "study.yaml: pretrain.epoch: unknown key"
@@ -148,6 +155,7 @@ FAULTS = [
     *(missing_movie, missing_masks, truncated, masks_of_another_shape, masks_of_another_length, one_frame),
     *(crops_too_large, class_missing, budget_too_large, unknown_key, out_of_another_configuration),
     *(out_of_another_program, negatives_too_many, movie_twice),
+    unknown_preset,
 ]
 
 
@@ -246,3 +254,39 @@ def test_faults_found_after_simulation(
     words = ("run", tmp_path / "study.yaml", "--out", tmp_path / "runs" / "out", "--progress", "quiet")
     assert "study.budgets" in the_line(capsys, *words)
     assert not (tmp_path / "runs" / "out").exists()
+
+
+def test_a_fault_leaves_a_finished_run_as_it_was(
+    tiny_job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a stage is to be redone and what lies beside it is the user's own."""
+    run = tmp_path / "tiny"
+    shutil.copytree(tiny_job, run)
+    (run / "curated.csv").write_text("years of work")
+    study = yaml.safe_load((run / "config.yaml").read_text())
+    study["tracking"]["uri"] = "http://127.0.0.1:9"
+    path = tmp_path / "away.yaml"
+    path.write_text(yaml.safe_dump(study))
+    before = contents(run)
+    assert "tracking store" in the_line(capsys, "run", path, "--out", run, "--force", "simulate")
+    assert contents(run).keys() >= before.keys()
+    assert (run / "curated.csv").read_text() == "years of work"
+
+
+def test_a_command_does_not_force_what_it_does_not_reach(
+    tiny_job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(tiny_job)
+    path = tiny_job / "config.yaml"
+    found = the_line(capsys, "shard", path, "--out", tiny_job, "--force", "study")
+    assert "--force: stage 'study' comes after shard" in found
+    assert contents(tiny_job) == before
+
+
+def test_ui_on_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mlflow.db").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"--port {port}: cannot be opened" in the_line(capsys, "ui", tmp_path, "--port", port)

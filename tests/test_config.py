@@ -25,7 +25,7 @@ studies = st.fixed_dictionaries(
     {"simulate": st.fixed_dictionaries({}, optional={"frames": st.integers(2, 500)})},
     optional={
         "name": st.from_regex(r"[A-Za-z0-9_.+-]{1,12}", fullmatch=True),
-        "seed": st.integers(0, 2**31),
+        "seed": st.integers(0, 2**31 - 1),
         "crops": st.fixed_dictionaries({}, optional={"size": st.integers(8, 200), "classes": st.just(3)}),
         "split": st.fixed_dictionaries(
             {},
@@ -46,7 +46,7 @@ studies = st.fixed_dictionaries(
             optional={
                 "inits": subsets(Init),
                 "heads": subsets(HeadKind),
-                "budgets": st.lists(st.integers(1, 50), min_size=1),
+                "budgets": st.lists(st.integers(1, 50), min_size=1, unique=True),
             },
         ),
     },
@@ -116,3 +116,22 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.movies[0].annotations[0].path == path.parent / "a.csv"
     assert config.out == Path("runs/real")
     assert load_config(path, Path("elsewhere")).out == Path("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"study": {"heads": []}}, "study.heads"),
+        ({"study": {"inits": []}}, "study.inits"),
+        ({"study": {"budgets": [0]}}, "budgets must be at least 1"),
+        ({"study": {"budgets": [5, 5]}}, "budgets names one twice"),
+        ({"study": {"inits": ["tap", "tap"]}}, "inits names one twice"),
+        ({"pretrain": {"learning_rate": float("inf")}}, "pretrain.learning_rate"),
+        ({"split": {"fractions": [float("nan")] * 3}}, "split.fractions"),
+        ({"pretrain": {"include": []}}, "pretrain.include"),
+        ({"seed": 10**33}, "seed"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_before_anything_runs(section: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        parse_config({"simulate": {}, **section})

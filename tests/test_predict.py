@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ import pandas as pd
 import pytest
 import tifffile
 
+from tapray.detector import load_model
+from tapray.errors import UserError
 from tapray.predict import strongest
 from tests.test_cli import tapray
 
@@ -80,3 +84,27 @@ def test_an_event_whose_probabilities_round_to_one_is_found_once_in_its_middle()
     assert (probabilities[..., 1] == 1).sum() > 20
     assert strongest(probabilities, 0.5, 2, 2).tolist() == [[3, 4, 4], [9, 1, 7]]
     assert strongest(np.full((3, 4, 4, 2), [1, 0], np.float32), 0.5, 2, 2).shape == (0, 3)
+
+
+def test_a_folder_in_the_place_of_a_file_is_left_alone(
+    tiny_job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "field_3_events.csv").mkdir()
+    movie = tiny_job / "simulate" / "movies" / "field_3.tif"
+    assert tapray("predict", tiny_job / "model", movie, "--out", tmp_path) == 2
+    assert f"{tmp_path}/field_3_events.csv: is a folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["field_3_events.csv"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("threshold", float("nan")), ("temperature", 0), ("bias", [0.0]), ("bias", ["a", "b"])]
+)
+def test_a_model_with_impossible_numbers_is_refused(
+    tiny_job: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_job / "model", folder)
+    facts = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**facts, key: value}))
+    with pytest.raises(UserError, match="not a readable model"):
+        load_model(folder)

@@ -127,8 +127,10 @@ def check_classes(index: pd.DataFrame, classes: int) -> None:
         found = set(index.loc[index["split"] == role.value, "label"])
         for label, word in enumerate(CLASS_WORDS[classes]):
             if label not in found:
+                counts = index.loc[index["label"] == label, "split"].value_counts()
+                crops = ", ".join(f"{other.value} {counts.get(other.value, 0)}" for other in Role)
                 raise UserError(
-                    f"the {role.value} split holds no {word}",
+                    f"the {role.value} split holds no {word} (crops: {crops})",
                     where="split",
                     todo="change its order, fractions or roles, or annotate more",
                 )

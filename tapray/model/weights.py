@@ -36,7 +36,7 @@ def load_tap(folder: Path) -> TapNet:
     try:
         net = TapNet(json.loads((folder / "tap.json").read_text())["preset"])
         net.load_state_dict(load_file(folder / "tap.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, UserError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"not a readable TAP model ({reason})", where=folder) from None
     return net

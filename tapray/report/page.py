@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tapray.report.tables import arrow_accuracy, test_set
+from tapray.study.results import best_run
 from tapray.study.statistics import paired_interval
 
 AUDITED = {
@@ -32,12 +33,12 @@ def page(
     """The whole page; cells and pairs as `tapray.report.test_intervals` returns them, files by name."""
     sections = [
         _question(summary),
-        _claims(pairs),
+        _claims(pairs, results),
         _data(summary, audit),
         _budgets(summary, cells),
         _calibration(summary, results),
         _arrow(results, history),
-        _further(files),
+        _further(files, results),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -61,7 +62,7 @@ def _question(summary: pd.DataFrame) -> str:
     )
 
 
-def _claims(pairs: pd.DataFrame) -> str:
+def _claims(pairs: pd.DataFrame, results: pd.DataFrame) -> str:
     """One line per budget and baseline, with the heads chosen on validation where search trials tell them."""
     lines = []
     by_budget = pairs.sort_values("budget", kind="stable")
@@ -71,6 +72,8 @@ def _claims(pairs: pd.DataFrame) -> str:
             verdict = "is not told apart from"
             if row["low"] > 0 or row["high"] < 0:
                 verdict = "beats" if row["low"] > 0 else "is beaten by"
+                if row["test_low"] <= 0 <= row["test_high"]:
+                    verdict += " (on these test crops, not surely on others)"
             lines.append(
                 f"- At {row['budget']} {row['budget_unit']} `tap` ({_side(row, 'tap')}) {verdict} "
                 f"`{row['other']}` ({_side(row, 'other')}): "
@@ -78,7 +81,17 @@ def _claims(pairs: pd.DataFrame) -> str:
                 f"[{row['test_low']:+.3f}, {row['test_high']:+.3f}] over test crops."
             )
     text = "\n".join(lines) or "`tap` or a baseline to set it against is not among the runs."
-    return f"## Result\n\nHeads are chosen by validation AP.\n\n{text}"
+    return f"## Result\n\n{_warning(results)}Heads are chosen by validation AP.\n\n{text}"
+
+
+def _warning(results: pd.DataFrame) -> str:
+    if not arrow_accuracy(results) < ARROW_FLOOR:  # nor where nothing was pretrained
+        return ""
+    return (
+        "**WARNING: the arrow accuracy has not left 0.5. The pretraining has learned next to "
+        "nothing, and no comparison on this page is a test of time arrow prediction. Train longer, or "
+        "draw crops where something changes (`pretrain.sampler: change`).**\n\n"
+    )
 
 
 def _side(row: pd.Series, side: str) -> str:
@@ -145,24 +158,22 @@ def _arrow(results: pd.DataFrame, history: Sequence[Mapping[str, float]]) -> str
     accuracy = arrow_accuracy(results)
     if np.isnan(accuracy):
         return "## Arrow of time\n\nNothing was pretrained."
-    warning = ""
-    if accuracy < ARROW_FLOOR:
-        warning = (
-            "\n\n**WARNING: the arrow accuracy has not left 0.5. The pretraining has learned next to "
-            "nothing, and no comparison on this page is a test of time arrow prediction. Train longer, or "
-            "draw crops where something changes (`pretrain.sampler: change`).**"
-        )
     picture = "\n\n![arrow accuracy](arrow.png)" if history else ""
     text = f"Arrow accuracy on held-out crops: {accuracy:.3f} (chance 0.5)."
-    return f"## Arrow of time\n\n{text}{warning}{picture}"
+    return f"## Arrow of time\n\n{text}{picture}"
 
 
-def _further(names: Sequence[str]) -> str:
+def _further(names: Sequence[str], results: pd.DataFrame) -> str:
+    best = best_run(results)
+    which = (
+        f"`{best['init']}`, {best['head']} head, {best['budget']} {best['budget_unit']}, seed {best['seed']}"
+    )
+    model = f"{which}: of the largest budget the run best on validation (AP {best['val_ap']:.3f})"
     links = "\n".join(f"- [{name}]({name})" for name in names)
     return (
         "## Look further\n\n`tapray ui` opens the comparison page of all runs; `tapray predict` finds "
         "events in another movie; `comparisons.csv` holds the paired differences for every head and metric, "
-        "`trials.csv` the search.\n\n"
+        f"`trials.csv` the search. `model/` holds {model}.\n\n"
         f"{links}"
     )
 

@@ -49,6 +49,18 @@ def collect(folder: Path, pretrained: Mapping[str, Any], *, leaky: bool) -> Resu
     return Results(pd.DataFrame(runs), pd.DataFrame(read_records(folder, "trial")), predictions)
 
 
+def best_run(results: pd.DataFrame) -> dict[str, Any]:
+    """The run that is best on validation, at the largest budget.
+
+    The cell is chosen by its mean validation average precision over seeds, then the seed.
+    """
+    runs = results[results.budget == results.budget.max()]
+    init, head = runs.groupby(["init", "head"]).val_ap.mean().idxmax()
+    own = runs[(runs.init == init) & (runs["head"] == head)]
+    best: dict[str, Any] = own.loc[own.val_ap.idxmax()].to_dict()
+    return best
+
+
 def read_records(folder: Path, kind: Literal["trial", "run"]) -> list[dict[str, Any]]:
     """The records of search trials or final runs, in the order in which a cell's trials or seeds count."""
     number = "trial" if kind == "trial" else "seed"

@@ -54,7 +54,12 @@ def make_study(
                 groups=np.arange(n_test) // 6,
             )
             facts = {"budget_unit": "events", "seed": seed, "split": split, "leaky": split == "random_crop"}
-            facts |= {"n_train": budget * 18, "n_events_train": budget, "arrow_accuracy": arrow}
+            facts |= {
+                "n_train": budget * 18,
+                "n_events_train": budget,
+                "arrow_accuracy": arrow,
+                "val_ap": expit(own),
+            }
             rows.append(cell | facts | scored(logits, test, fitted, float(val.mean())))
     return {
         "results": pd.DataFrame(rows),

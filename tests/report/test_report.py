@@ -56,7 +56,8 @@ def test_figures_are_pictures_with_their_numbers(report: Path) -> None:
 def test_results_table(study: dict[str, Any], report: Path) -> None:
     wanted = (
         "init,head,budget,budget_unit,seed,split,n_train,n_test,n_events_train,n_events_test,prevalence,"
-        "arrow_accuracy,ap,f1,precision_0,recall_0,precision_1,recall_1,precision_2,recall_2,balanced_accuracy,mcc,"
+        "arrow_accuracy,val_ap,ap,f1,precision_0,recall_0,precision_1,recall_1,precision_2,recall_2,"
+        "balanced_accuracy,mcc,"
         "temperature,bias,ece_before,ece_after,ece_constant,nll_before,nll_after,brier_before,brier_after,leaky"
     )
     assert (report / "results.csv").read_text().split("\n")[0] == wanted
