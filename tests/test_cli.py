@@ -107,7 +107,7 @@ def test_interruption_has_its_own_exit_status(tmp_path: Path) -> None:
 def test_a_bare_command_shows_the_help_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert tapray() == 2
     shown = capsys.readouterr()
-    assert "Usage: tapray" in shown.out + shown.err
+    assert "Usage: " in shown.out + shown.err
     assert "tapray: \n" not in shown.err
 
 

@@ -64,7 +64,8 @@ def test_every_crop_lies_inside_its_region(
     assert (places[:, 1] + delta < frames).all()
     assert (places[:, 2] + 16 <= height).all()
     assert (places[:, 3] + 16 <= width).all()
-    assert set(places[:, 1]) == set(range(frames - delta))  # every pair has its turn
+    share = np.diff(base.cumulative, prepend=0).reshape(frames - delta, -1).sum(axis=1)
+    assert set(places[:, 1]) >= set(np.flatnonzero(share > 0.1))  # missed with a chance below 1e-9
 
 
 def test_crops_are_cut_where_their_places_say() -> None:
