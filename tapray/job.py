@@ -47,7 +47,7 @@ def run_job(
     if config.simulate is None and ("shard" in force or not folder.is_done("shard", keys["shard"])):
         given = Inputs(config, config.movies)
         _ = given.index  # what the user named is read before anything is written or Ray is started
-    fresh = not folder.out.exists() or not any(folder.out.iterdir())
+    fresh = not (folder.out / "config.yaml").exists()
     folder.claim(config)
     try:
         _run_stages(config, folder, names, keys, until, force, reporter, given)
@@ -70,10 +70,13 @@ def _run_stages(
     reporter: Reporter,
     given: Inputs | None,
 ) -> None:
+    stale = _stale(folder, names, keys, force)
+    reached = names[: names.index(until) + 1]
+    todo = [name for name in reached if name in stale or not folder.is_done(name, keys[name])]
     uri = config.tracking.uri or default_uri(folder.out)
-    tracker = Tracker.open(uri, config.tracking.experiment)  # before anything is removed: it may be away
-    _forget_stale(folder, names, keys, force)
-    todo = [name for name in names[: names.index(until) + 1] if not folder.is_done(name, keys[name])]
+    if todo:
+        tracker = Tracker.open(uri, config.tracking.experiment)  # before anything is removed: it may be away
+    _forget(folder, stale)
     if not todo:
         reporter.say("every stage is done", folder=_shown(folder.out))
         _show(folder, until, reporter)
@@ -98,20 +101,27 @@ def _run_stages(
     reporter.say(f"MLflow store: {redact(uri)}")
 
 
-def _forget_stale(folder: RunFolder, names: list[str], keys: dict[str, str], force: Sequence[str]) -> None:
-    """Removes what `force` names or was made from other inputs, and all that follows it.
+def _stale(folder: RunFolder, names: list[str], keys: dict[str, str], force: Sequence[str]) -> list[str]:
+    """The stages whose results must go: named in `force` or made from other inputs, and all that follow.
 
     Finished stages that follow an unfinished one go too. What an unfinished stage has left of the
     same inputs is kept: it continues from there.
     """
+    found = []
     stale = unfinished = False
     for name in names:
         done = folder.is_done(name, keys[name])
         stale |= name in force or (bool(folder.facts(name)) and not done)
         if stale or (done and unfinished):
-            folder.forget(name)
+            found.append(name)
             done = False
         unfinished |= not done
+    return found
+
+
+def _forget(folder: RunFolder, stale: Sequence[str]) -> None:
+    for name in stale:
+        folder.forget(name)
     if not folder.facts("report"):
         folder.forget("model")  # the report stage writes it
 

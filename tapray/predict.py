@@ -51,8 +51,8 @@ def predict(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot be written to ({error.strerror})", where=out) from None
-    targets = [out / f"{movie.name}_{name}" for name in ("events.csv", "probability.tif")]
-    for path in targets:
+    events, probability = (out / f"{movie.name}_{name}" for name in ("events.csv", "probability.tif"))
+    for path in (events, probability):
         if path.is_dir():
             raise UserError("is a folder", where=path, todo="choose another --out")
     stride = stride or crops.size // 4
@@ -63,11 +63,10 @@ def predict(
             probabilities[t] = values
             progress.advance()
     table = find_events(detector, movie.name, probabilities, rows, columns)
-    event = 1 - probabilities[..., 0]
-    _write_probability(targets[1], event, rows, columns, movie.shape)
-    atomic_write(targets[0], table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    reporter.say(f"{len(table)} events in {movie.name}: {targets[0]}")
-    return targets[0]
+    _write_probability(probability, 1 - probabilities[..., 0], rows, columns, movie.shape)
+    atomic_write(events, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    reporter.say(f"{len(table)} events in {movie.name}: {events}")
+    return events
 
 
 def _places(length: int, stride: int) -> NDArray[np.int64]:

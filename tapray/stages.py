@@ -67,7 +67,7 @@ def pretrain(job: Job) -> dict[str, Any]:
     """TAP pretraining; leaves model/, log.jsonl and the arrow accuracy on the test region."""
     from tapray.distributed.train import pretrain as run
     from tapray.model.weights import save_tap, weights_digest
-    from tapray.pretrain.evaluate import arrow_accuracy
+    from tapray.pretrain.evaluate import ARROW_FLOOR, arrow_accuracy
 
     config, inputs, target = job.config, job.inputs, job.folder.stage("pretrain")
     target.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def pretrain(job: Job) -> dict[str, Any]:
     for sampler, value in accuracy.items():
         job.reporter.say(f"arrow accuracy on held-out frames, crops drawn by {sampler}: {value:.3f}")
     own = accuracy[config.pretrain.sampler.value]
-    if own < 0.55:
+    if own < ARROW_FLOOR:
         job.reporter.warn(
             "the arrow accuracy has not left 0.5: the features are not trained; pretrain longer"
         )

@@ -45,14 +45,14 @@ TARGETS = sorted({line.split()[1] for _, line in shell_lines() if line.startswit
 STUDIES = [(page.name, block) for page in PAGES for block in blocks(page, "yaml")]
 
 
-def parse(line: str) -> None:
-    """Parses a command line as the program would, without running it."""
+def parse(line: str) -> tuple[str | None, dict[str, object]]:
+    """Parses a command line as the program would, without running it: the command and its parameters."""
     words = shlex.split(line)[1:]
     group = program()
     context = group.make_context("tapray", list(words))
     name, command, rest = group.resolve_command(context, list(words))
     assert command is not None
-    command.make_context(name, rest, parent=context)
+    return name, command.make_context(name, rest, parent=context).params
 
 
 def program() -> TyperGroup:
@@ -105,7 +105,12 @@ def test_there_is_something_to_check() -> None:
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_shown_command_is_one_that_the_program_takes(line: str) -> None:
-    parse(line)
+    words = shlex.split(line)
+    name, parameters = parse(line)
+    assert name == words[1]
+    given = " ".join(map(str, parameters.values()))
+    for word in words[2:]:
+        assert word.startswith("-") or word.rstrip("/") in given
 
 
 def test_a_wrong_command_would_be_noticed() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from tapray.console import Reporter
 from tapray.errors import UserError
-from tapray.job import _forget_stale, run_job
+from tapray.job import _forget, _stale, run_job
 from tapray.runfolder import RunFolder
 from tapray.tracking import default_uri
 from tests.conftest import tiny_config
@@ -206,7 +206,7 @@ def test_what_is_stale_is_forgotten(done: str, force: tuple[str, ...], left: str
         (tmp_path / name).mkdir()
         if name.upper() in done.upper().split():
             folder.mark_done(name, "key" if name in done.split() else "old", n=1)
-    _forget_stale(folder, names, dict.fromkeys(names, "key"), force)
+    _forget(folder, _stale(folder, names, dict.fromkeys(names, "key"), force))
     here = {path.name for path in tmp_path.iterdir()}
     assert here - {"report"} == set(left.split())
     assert not folder.facts("report") or "report" in left

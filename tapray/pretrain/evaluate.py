@@ -14,6 +14,7 @@ from tapray.pretrain.loop import Batches, validate
 from tapray.pretrain.sources import region_source
 
 CROPS = 2048
+ARROW_FLOOR = 0.55  # below this the arrow is taken as not found: 0.5 is chance
 
 
 def arrow_accuracy(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tapray.pretrain.evaluate import ARROW_FLOOR
 from tapray.report.tables import arrow_accuracy, test_set
 from tapray.study.results import best_run
 from tapray.study.statistics import paired_interval
@@ -18,7 +19,6 @@ AUDITED = {
     "val": "share that overlaps a validation crop",
     "pretrain": "share that overlaps what pretraining has seen",
 }
-ARROW_FLOOR = 0.55  # below this the arrow is taken as not found: 0.5 is chance
 
 
 def page(

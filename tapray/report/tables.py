@@ -22,15 +22,9 @@ METRICS = [
 ]
 RESULT_COLUMNS = [
     *("init", "head", "budget", "budget_unit", "seed", "split", "n_train", "n_test", "n_events_train"),
-    *(
-        "n_events_test",
-        "prevalence",
-        "arrow_accuracy",
-        "val_ap",
-        *METRICS[: METRICS.index("temperature") + 1],
-        "bias",
-    ),
-    *(*METRICS[METRICS.index("ece_before") :], "leaky"),
+    *("n_events_test", "prevalence", "arrow_accuracy", "val_ap"),
+    *METRICS[: METRICS.index("temperature") + 1],
+    *("bias", *METRICS[METRICS.index("ece_before") :], "leaky"),
 ]
 COMPARED = ["ap", "f1", "mcc", "ece_after", "nll_after", "brier_after"]
 COMPARISON_COLUMNS = [
