@@ -4,45 +4,48 @@ Trains the same net on simulated movies as they are and on the control, movies w
 growth, and prints the arrow accuracy on a held-out movie of either as JSON. The control must stay near 0.5:
 what moves, bleaches, blurs or flickers must not tell the direction of time.
 
-    python benchmarks/arrow_control.py --steps 400
+    python -m benchmarks.arrow_control --steps 400
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from tapray.config import PretrainConfig, SamplerKind, SimulateConfig
-from tapray.crops.draw import CropStream, Region, Source, make_source
-from tapray.crops.normalise import frame_ranges, normalise
-from tapray.crops.samplers import Scores, score_pair, weights
+from benchmarks.common import emit
+from tapray.config import JobConfig, PretrainConfig, SamplerKind, SimulateConfig
+from tapray.crops.draw import CropStream, Source
+from tapray.crops.normalise import frame_ranges
+from tapray.crops.splits import whole
 from tapray.data.simulate import simulate_movie
 from tapray.model.tap import TapNet, initialise
+from tapray.pretrain import frames as store
 from tapray.pretrain.loop import Batches, make_optimizer, train_step, validate
 
 CONTROL = {"division_rate": 0.0, "death_rate": 0.0, "growth": False}
 
 
-def source(config: SimulateConfig, index: int, pretrain: PretrainConfig, sampler: SamplerKind) -> Source:
+def source(
+    config: SimulateConfig, index: int, pretrain: PretrainConfig, sampler: SamplerKind, folder: Path
+) -> Source:
+    """A simulated movie with the drawing weights of a sampler, its files in `folder`."""
     frames = simulate_movie(config, index).frames
-    ranges = frame_ranges(frames, "linear")
-    flat = normalise(frames, ranges, "linear")
-    maps = np.stack([score_pair(a, b, pretrain.size) for a, b in itertools.pairwise(flat)], axis=1)
-    tiles = config.height * config.width / pretrain.size**2
-    place_weights = weights(Scores(maps[0], maps[1]), sampler, pretrain.sharpness * tiles)
-    region = Region(
-        f"field_{index + 1}", 0, len(frames), top=0, left=0, bottom=config.height, right=config.width
-    )
-    return make_source(region, frames, ranges, place_weights)
+    job = JobConfig(simulate=config, pretrain=pretrain)
+    region = whole(f"field_{index + 1}", frames.shape)
+    target = store.region_folder(folder, region)
+    store.create(target, region, frames.dtype, frame_ranges(frames, "linear"), job)
+    store.fill(target, 0, frames, len(frames), job)
+    store.weigh(target, region, job, sampler)
+    return store.open_source(target, region, job, sampler)
 
 
-def arrow(config: SimulateConfig, pretrain: PretrainConfig, movies: int) -> dict[str, float]:
+def arrow(config: SimulateConfig, pretrain: PretrainConfig, movies: int, folder: Path) -> dict[str, float]:
     def batches(indices: range, sampler: SamplerKind, settings: PretrainConfig, seed: int) -> Batches:
-        sources = [source(config, index, settings, sampler) for index in indices]
+        sources = [source(config, index, settings, sampler, folder) for index in indices]
         return Batches(CropStream(sources, settings.size, 1, "linear", seed), settings)
 
     train = batches(range(movies), pretrain.sampler, pretrain, 0)
@@ -73,12 +76,14 @@ def main() -> None:
     args = parser.parse_args()
     pretrain = PretrainConfig(steps_per_epoch=50, epochs=-(-args.steps // 50), sharpness=1.0)
     ordinary = SimulateConfig(light=args.light, seed=args.seed)
-    report = {
-        "steps": pretrain.epochs * 50,
-        "ordinary": arrow(ordinary, pretrain, args.movies),
-        "control": arrow(ordinary.model_copy(update=CONTROL), pretrain, args.movies),
-    }
-    print(json.dumps(report, indent=1))
+    control = ordinary.model_copy(update=CONTROL)
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        figures = {
+            "steps": pretrain.epochs * 50,
+            "ordinary": arrow(ordinary, pretrain, args.movies, Path(first)),
+            "control": arrow(control, pretrain, args.movies, Path(second)),
+        }
+    emit("arrow_control", figures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from tapray/config.py: ``python docs/make_configuration.py``.
+"""Write docs/configuration.md from the models of the configuration: ``python docs/make_configuration.py``.
 
 Types and defaults come from the models. A field's meaning is the comment beside or above it in
 the source, or else its entry in `MEANINGS`.
@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tapray import config
+from tapray import config, entries
 
 PAGE = Path(__file__).with_name("configuration.md")
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -46,11 +46,7 @@ CHOICES: tuple[type[StrEnum], ...] = (
 # What has no comment in the source; a test refuses entries that are stale or have one by now.
 MEANINGS = {
     "Annotation.kind": "what the path holds, see [Annotations](annotations.md)",
-    "Annotation.path": "file or folder, relative to the study file",
-    "MovieEntry.name": "short name: letters, digits and `_ . + -`; rows of an event table are found by it",
-    "MovieEntry.path": "TIFF stack (T, Y, X) or folder of TIFF frames, relative to the study file",
     "MovieEntry.annotations": "what is known of the movie; several are merged",
-    "MovieEntry.role": "split of the whole movie; needed where `split.kind` is `movie`, not read otherwise",
     "Role.TRAIN": "encoder and heads are trained on it",
     "Role.VAL": "checkpoint, settings, threshold and calibration are chosen on it",
     "Role.TEST": "scored once",
@@ -80,7 +76,9 @@ MEANINGS = {
     "PretrainConfig.keep_checkpoints": "best checkpoints kept on disk; the latest is kept too",
     "StudyConfig.inits": "initialisations to compare",
     "StudyConfig.heads": "event heads to compare",
-    "StudyConfig.negatives_per_event": "known negatives in a label budget, for each of its events",
+    "StudyConfig.budgets": "label budgets to compare; the largest must fit into the training split",
+    "StudyConfig.negatives_per_event": "known negatives in a label budget of events, for each of them; of a "
+    "budget of crops not read",
     "StudyConfig.batch": "crops a step of head training, classes in equal parts",
     "StudyConfig.sampler": "how Optuna proposes settings after the first, fixed one",
     "HeadKind.LINEAR": "one fully connected layer on all features; published",
@@ -97,7 +95,7 @@ MEANINGS = {
     "JobConfig.out": "run folder, relative to the working directory; of a study file that names none: "
     "`runs/<name>`",
     "JobConfig.seed": "of the crops, the pretraining and the search; final runs count seeds from 0",
-    "JobConfig.movies": "your movies; give either these or `simulate`",
+    "JobConfig.movies": "your movies; give one of these, `collection` and `simulate`",
     "JobConfig.simulate": "simulated movies instead; `{}` for all defaults",
     **{
         f"JobConfig.{name}": f"see [below](#{name})"
@@ -109,15 +107,24 @@ HEAD = """\
 # Configuration
 
 Every key of a study file, with type, default and meaning. This page is made by
-`docs/make_configuration.py` from `tapray/config.py`; change it there.
+`docs/make_configuration.py` from `tapray/config.py` and `tapray/entries.py`; change it there.
 
-A study is one YAML file. An unknown key or a value out of range is refused in one line that names
-the key. Lengths are in pixels, times in frames. Paths of movies and annotations are relative to the
-study file. `tapray run` writes the whole configuration, defaults included, to `config.yaml` of the
-run folder. From Python the same keys go through `tapray.configfile.parse_config`.
+A study is one YAML file. An unknown key, a key given twice or a value out of range is refused in one
+line that names the key. Lengths are in pixels, times in frames. Paths of movies and annotations are
+relative to the file that names them, the study or the collection. `tapray run` writes the whole
+configuration, defaults included, to `config.yaml` of the run folder; the movies of a collection are
+listed there. From Python the same keys go through `tapray.configfile.parse_config`, which opens no file;
+a study file, with or without `collection`, goes through `load_config`.
 
 Only `out`, `ray` and `tracking` may change while a run folder stays in use; any other change asks for
 a new run folder.
+"""
+MOVIES = """
+A collection file holds this list alone, under `movies:`. What a path may be, and how wildcards and the
+placeholders of `name`, `field` and the annotations' paths are filled in: [Movies and formats](data.md).
+A name holds letters, digits and `_ . + -`; rows of an event table are found by it. `role` is needed where
+`split.kind` is `movie` without folds, and may be given where it is `field` without folds; movies of one
+field then share one. `condition` goes into `shard/manifest.json` and is not used otherwise.
 """
 CLUSTER = """
 Where the job runs is decided here alone. Without `address` each command starts Ray on this machine
@@ -126,6 +133,7 @@ Then every node needs the same Python environment, and the run folder and the mo
 file system that all nodes see under the same path. Ray's token authentication is switched on
 (`RAY_AUTH_MODE=token`) unless the variable is set to something else. `RAY_ADDRESS` is not read.
 """
+NOTES = {"movies[]": MOVIES, "ray": CLUSTER}
 
 
 def comments(source: str) -> dict[str, str]:
@@ -157,6 +165,8 @@ def _block_above(alone: dict[int, str], line: int) -> Iterator[str]:
 def type_name(kind: Any) -> str:
     """A type in words."""
     origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return " ".join([type_name(args[0]), *(limits(arg) for arg in args[1:])])
     if origin in (Union, UnionType):
         return " or ".join("null" if arg is NoneType else type_name(arg) for arg in args)
     if origin is Literal:
@@ -189,6 +199,8 @@ def default_text(field: FieldInfo) -> str:
     value = field.default
     if isinstance(value, BaseModel):
         return ""
+    if value == "":
+        return "`''`"
     plain = value.as_posix() if isinstance(value, Path) else value
     return f"`{json.dumps(plain).replace(chr(34), '')}`"
 
@@ -197,14 +209,21 @@ def row(*cells: str) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def meaning(name: str, texts: dict[str, str]) -> str:
-    """The comment of a field or choice, or its entry in MEANINGS; KeyError where it has neither."""
-    return (texts[name] if name in texts else MEANINGS[name]).replace("None:", "null:")
+def meaning(owner: type, name: str, texts: dict[str, str]) -> str:
+    """The comment of a field or choice, its own or inherited, or its entry in MEANINGS; KeyError without."""
+    known = (texts[key] for kind in owner.__mro__ if (key := f"{kind.__name__}.{name}") in texts)
+    return (next(known, "") or MEANINGS[f"{owner.__name__}.{name}"]).replace("None:", "null:")
+
+
+def own_first(model: type[BaseModel]) -> list[str]:
+    """The fields of a model, inherited ones last."""
+    inherited = [name for base in model.__bases__ for name in getattr(base, "model_fields", {})]
+    return sorted(model.model_fields, key=lambda name: name in inherited)
 
 
 def render() -> str:
     """The whole page."""
-    texts = comments(inspect.getsource(config))
+    texts = comments(inspect.getsource(config)) | comments(inspect.getsource(entries))
     lines = [HEAD]
     for title, model in SECTIONS.items():
         summary = inspect.getdoc(model) if "__doc__" in vars(model) and model.__doc__ else None
@@ -212,15 +231,15 @@ def render() -> str:
         if summary:
             lines += [" ".join(summary.split()).replace("``", "`"), ""]
         lines += [row("key", "type", "default", "meaning"), row("---", "---", "---", "---")]
-        for name, field in model.model_fields.items():
+        for name in own_first(model):
+            field = model.model_fields[name]
             kind = " ".join(filter(None, [type_name(field.annotation), limits(field)]))
-            text = meaning(f"{model.__name__}.{name}", texts)
-            lines.append(row(f"`{name}`", kind, default_text(field), text))
-        lines.append(CLUSTER if title == "ray" else "")
+            lines.append(row(f"`{name}`", kind, default_text(field), meaning(model, name, texts)))
+        lines.append(NOTES.get(title, ""))
     lines += ["## Choices", ""]
     for choice in CHOICES:
         lines += [f"### {choice.__name__}", "", row("value", "meaning"), row("---", "---")]
-        lines += [row(f"`{item.value}`", meaning(f"{choice.__name__}.{item.name}", texts)) for item in choice]
+        lines += [row(f"`{item.value}`", meaning(choice, item.name, texts)) for item in choice]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

@@ -15,6 +15,7 @@ from tapray.errors import UserError
 
 if TYPE_CHECKING:
     from tapray.console import Mode, Reporter
+    from tapray.entries import Reading
 
 app = typer.Typer(
     help="Time arrow prediction for live-cell movies: find rare events from a few dozen labels.",
@@ -29,6 +30,9 @@ _USERS_FAULTS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQ
 Study = Annotated[Path, typer.Argument(help="Study configuration (YAML).")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default: the study's own, or runs/NAME.")]
 Force = Annotated[list[str] | None, typer.Option(help="Redo this stage and what follows (repeatable).")]
+Axes = Annotated[str | None, typer.Option(help="Axes of the file, a letter each, for example TCYX.")]
+Channel = Annotated[int | None, typer.Option(help="Channel, where there are several: 0, 1...")]
+Plane = Annotated[int | None, typer.Option(help="Plane of a z-stack: 0, 1...")]
 Progress = Annotated[str, typer.Option(help="rich, quiet or json (one JSON object a line).")]
 
 
@@ -151,23 +155,32 @@ def simulate(
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="A movie: TIFF stack or folder of frames.")]) -> None:
-    """What is understood of a movie: frames, size, type, bytes, intensities."""
-    from tapray.inspect import describe
+def inspect(
+    path: Annotated[str, typer.Argument(help="A movie, a folder of frames, or a study or collection.")],
+    out: Annotated[Path, typer.Option(help="Folder of the picture, NAME_inspect.png.")] = Path(),
+    axes: Axes = None,
+    channel: Channel = None,
+    plane: Plane = None,
+) -> None:
+    """What is understood of movies: axes, intensities, events, what is unknown; with a picture."""
+    from tapray.inspect import inspect as run_inspection
 
-    describe(path, _reporter("rich"))
+    run_inspection(_located(path), _reading(axes, channel, plane), out, _reporter("rich"))
 
 
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Model folder, for example runs/demo/model.")],
-    movie: Annotated[Path, typer.Argument(help="TIFF stack or folder of frames.")],
+    movie: Annotated[str, typer.Argument(help="A movie or a folder of frames.")],
     out: Annotated[Path, typer.Option(help="Where the table and the probability movie go.")] = Path(
         "predictions"
     ),
     stride: Annotated[
         int | None, typer.Option(min=1, help="Pixels between places; default a quarter crop.")
     ] = None,
+    axes: Axes = None,
+    channel: Channel = None,
+    plane: Plane = None,
     progress: Progress = "rich",
 ) -> None:
     """Find events in a movie: calibrated event table (CSV) and probability movie (TIFF)."""
@@ -175,8 +188,29 @@ def predict(
     from tapray.detector import load_model
     from tapray.predict import predict as run_prediction
 
-    opened = open_movie(movie)
+    opened = open_movie(_located(movie), reading=_reading(axes, channel, plane))
     run_prediction(load_model(model), opened, out, _reporter(progress), stride)
+
+
+def _located(text: str) -> Path:
+    from tapray.locations import location
+
+    try:
+        return location(text)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _reading(axes: str | None, channel: int | None, plane: int | None) -> Reading:
+    from pydantic import ValidationError
+
+    from tapray.configfile import one_line
+    from tapray.entries import Reading
+
+    try:
+        return Reading(axes=axes, channel=channel, plane=plane)
+    except ValidationError as error:
+        raise UserError(one_line(error)) from None
 
 
 @app.command()

@@ -8,51 +8,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """A frozen part of the configuration that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class AnnotationKind(StrEnum):
-    """How events are written down; each kind is one reader in ``tapray.data.annotations``."""
-
-    EVENT_MASKS = "event_masks"  # a stack or folder of masks: 1 division, 2 death
-    CTC_TRACKS = "ctc_tracks"  # folder of dense track masks with man_track.txt
-    EVENT_TABLE = "event_table"  # CSV: movie, t, y, x, class, quality[, t_end, radius]
-    DIVISION_TABLE = "division_table"  # CSV of certain/probable divisions of a partly tracked movie
-    TRACK_TABLE = "track_table"  # CSV: id, t, y, x; its steady points are known negatives
-
-
-class Role(StrEnum):
-    """The split a whole movie belongs to when splitting by movie."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
-
-
-class Annotation(Section):
-    """One file or folder of annotations of a movie."""
-
-    kind: AnnotationKind
-    path: Path
-    quality: tuple[str, ...] = ("certain",)  # event qualities that count; others are unknown ground
-    exhaustive: bool | None = None  # every event is annotated; None: what the kind implies
-
-
-class MovieEntry(Section):
-    """One movie, its annotations and, for a split by movie, its role."""
-
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.+-]+$")
-    path: Path
-    annotations: tuple[Annotation, ...] = ()
-    role: Role | None = None
+from tapray.entries import Annotation as Annotation
+from tapray.entries import AnnotationKind as AnnotationKind
+from tapray.entries import MovieEntry as MovieEntry
+from tapray.entries import Role as Role
+from tapray.entries import Section
 
 
 class SimulateConfig(Section):
@@ -86,12 +50,14 @@ class CropConfig(Section):
     max_negatives: int = Field(2000, ge=1)  # known negatives kept per split
     margin: int = Field(2, ge=0)  # frames around an event that are neither event nor negative
     classes: Literal[2, 3] = 2  # event or not; or none, division, death
+    background: Literal["keep", "reject"] = "keep"  # reject: no negatives on empty ground
 
 
 class SplitKind(StrEnum):
     """How crops are divided into splits; see ``tapray.crops.splits``."""
 
     MOVIE = "movie"
+    FIELD = "field"  # all movies of a field of view together
     TIME_BLOCK = "time_block"
     TILE = "tile"
     RANDOM_CROP = "random_crop"  # published; leaky
@@ -104,8 +70,12 @@ class SplitConfig(Section):
     # time_block: order of the blocks in time; tile: order of the strips along the axis.
     order: tuple[Role, Role, Role] = (Role.TRAIN, Role.VAL, Role.TEST)
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)  # of train, val, test
-    gap: int | None = Field(None, ge=0)  # frames left out between blocks; None: delta + margin
+    # frames left out between time blocks; None: delta, margin and the longest event's length
+    gap: int | None = Field(None, ge=0)
     axis: Literal["y", "x"] = "x"  # tile: the strips lie side by side along this axis
+    # k-fold: movies, fields, time blocks or tiles in so many parts; each: one movie or field a part
+    folds: Annotated[int, Field(ge=3)] | Literal["each"] | None = None
+    fold: int = Field(0, ge=0)  # the part that tests; the next one validates, the rest trains
     allow_leak: bool = False
 
     @model_validator(mode="after")
@@ -177,7 +147,8 @@ class StudyConfig(Section):
 
     inits: tuple[Init, ...] = Field((Init.TAP, Init.RANDOM_DEFAULT, Init.END_TO_END), min_length=1)
     heads: tuple[HeadKind, ...] = Field((HeadKind.POOLED, HeadKind.LINEAR), min_length=1)
-    budgets: tuple[int, ...] = Field((5, 10), min_length=1)  # events
+    budgets: tuple[int, ...] = Field((5, 10), min_length=1)
+    budget_unit: Literal["events", "crops"] = "events"  # what a label budget counts
     negatives_per_event: int = Field(10, ge=1)
     seeds: int = Field(5, ge=2)  # an interval over seeds needs two
     trials: int = Field(4, ge=1)  # search trials per cell, the same for every arm
@@ -227,6 +198,7 @@ class JobConfig(Section):
     out: Path = Path("runs/study")
     seed: int = Field(0, ge=0, lt=2**31)
     movies: tuple[MovieEntry, ...] = ()
+    collection: Path | None = None  # a file that lists the movies
     simulate: SimulateConfig | None = None
     crops: CropConfig = CropConfig()
     split: SplitConfig = SplitConfig()
@@ -237,11 +209,8 @@ class JobConfig(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if bool(self.movies) == (self.simulate is not None):
-            raise ValueError("give either 'movies' or 'simulate'")
-        names = [movie.name for movie in self.movies]
-        if len(set(names)) != len(names):
-            raise ValueError("movie names must differ")
+        if bool(self.movies) + (self.collection is not None) + (self.simulate is not None) != 1:
+            raise ValueError("give one of 'movies', 'collection' and 'simulate'")
         if self.pretrain.batch < 2 * self.ray.train_workers:
             raise ValueError("pretrain.batch must give each of ray.train_workers two crop pairs")
         return self

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from tapray.collection import resolve_movies
 from tapray.config import JobConfig
+from tapray.entries import Collection, MovieEntry, Section
 from tapray.errors import UserError
+
+S = TypeVar("S", bound=Section)
 
 
 def one_line(error: ValidationError) -> str:
@@ -28,43 +32,90 @@ def parse_config(data: Any, where: object = "") -> JobConfig:
     Raises:
         UserError: one line that names every faulty key.
     """
+    return _checked(JobConfig, data, where)
+
+
+def _checked(kind: type[S], data: Any, where: object) -> S:
     if not isinstance(data, dict):
         raise UserError("is not a mapping of sections", where=where)
     try:
-        return JobConfig.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         raise UserError(one_line(error), where=where) from None
 
 
 def load_config(path: Path, out: Path | None = None) -> JobConfig:
-    """Reads a study from YAML; paths of movies and annotations are relative to the file.
+    """Reads a study from YAML; paths are relative to the file that names them.
+
+    The movies of a collection file are listed in the configuration that is returned.
 
     Args:
         out: the run folder; None: the study's own `out`, or runs/<name>, in the working directory.
 
     Raises:
-        UserError: the file is missing, is not YAML, or holds an unknown or faulty key.
+        UserError: a file is missing, is not YAML, or holds an unknown or faulty key.
     """
+    config = parse_config(_read_yaml(path), where=path)
+    given = "out" in config.model_fields_set
+    folder = out or (config.out if given else Path("runs") / config.name)
+    return resolved(config, path.resolve().parent).model_copy(update={"out": folder})
+
+
+def resolved(config: JobConfig, base: Path) -> JobConfig:
+    """The configuration with every movie listed, none left to a collection file or a wildcard.
+
+    Args:
+        base: the folder that relative paths start from.
+
+    Raises:
+        UserError: the collection file is at fault, or as `resolve_movies` does.
+    """
+    movies = resolve_movies(config.movies, base)
+    if config.collection is not None:
+        file = base / config.collection
+        movies = _collected(_read_yaml(file), file)
+    return config.model_copy(update={"movies": movies, "collection": None})
+
+
+def _collected(data: Any, file: Path) -> tuple[MovieEntry, ...]:
+    return resolve_movies(_checked(Collection, data, where=file).movies, file.resolve().parent)
+
+
+def load_movies(path: Path) -> tuple[MovieEntry, ...]:
+    """The movies that a study or a collection file lists.
+
+    Raises:
+        UserError: as `load_config` does, or the study simulates its movies.
+    """
+    data = _read_yaml(path)
+    if isinstance(data, dict) and set(data) == {"movies"}:
+        return _collected(data, path)
+    movies = load_config(path).movies
+    if not movies:
+        raise UserError("lists no movies, it simulates them", where=path, todo="run it, then inspect a movie")
+    return movies
+
+
+def _read_yaml(path: Path) -> Any:
     try:
-        data = yaml.safe_load(path.read_text())
+        return yaml.load(path.read_text(), Loader=_Loader)  # a safe loader
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not a text file"
         raise UserError(f"cannot be read ({reason})", where=path) from None
     except yaml.YAMLError as error:
         raise UserError(f"is not valid YAML ({error})", where=path) from None
-    config = parse_config(data, where=path)
-    base = path.resolve().parent
-    movies = tuple(
-        movie.model_copy(
-            update={
-                "path": base / movie.path,
-                "annotations": tuple(
-                    note.model_copy(update={"path": base / note.path}) for note in movie.annotations
-                ),
-            }
-        )
-        for movie in config.movies
-    )
-    given = "out" in config.model_fields_set
-    folder = out or (config.out if given else Path("runs") / config.name)
-    return config.model_copy(update={"movies": movies, "out": folder})
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: YAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"'{name}' is there twice", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)

@@ -13,13 +13,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from tapray.atomic import atomic_folder
 from tapray.config import CropConfig, HeadKind, Init, JobConfig
 from tapray.errors import UserError
 from tapray.model.encoders import build_encoder, draws
 from tapray.model.heads import Head, build_head
 from tapray.model.tap import FEATURES, TapNet, freeze
 from tapray.model.weights import load_tap, save_tap
-from tapray.runfolder import atomic_folder
 from tapray.study.calibration import Calibration
 from tapray.study.results import Results, best_run, run_name
 

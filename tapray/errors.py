@@ -2,6 +2,31 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tokenize import TokenError
+
+# What libraries and their decoders raise on damaged bytes; imagecodecs' own errors are RuntimeErrors.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    EOFError,
+    SyntaxError,  # Pillow and NumPy, of broken headers
+    TokenError,
+    ImportError,  # fsspec, where the package of a file system is not installed
+    struct.error,
+    zlib.error,
+)
+
 
 class UserError(Exception):
     """A fault in what the user gave: says what is wrong, where, and what to do.
@@ -16,3 +41,15 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return self.message  # and not of `args`, to which Ray Data adds advice of its own
+
+
+@contextmanager
+def damage(file: Path, what: str) -> Iterator[None]:
+    """Turns what a library raises within the block into one line that names the file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError("no such file or folder", where=file) from error
+    except _DAMAGE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"not a readable {what}, or damaged ({reason})", where=file) from error

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tapray.config import JobConfig
+from tapray.configfile import resolved
 from tapray.console import Reporter
 from tapray.context import Job
 from tapray.crops.collect import Inputs
 from tapray.distributed.cluster import session
 from tapray.errors import UserError
+from tapray.locations import state
 from tapray.model.backbones import build_backbone
 from tapray.runfolder import RunFolder, content_hash
 from tapray.stages import STAGES, stage_key
@@ -31,6 +33,7 @@ def run_job(
         UserError: a fault in the configuration, the movies or the annotations.
     """
     reporter = reporter or Reporter()
+    config = resolved(config, Path.cwd())
     names = [name for name in STAGES if name != "simulate" or config.simulate is not None]
     for option, stages in (("--force", force), ("until", (until,))):
         for name in set(stages) - set(names):
@@ -90,6 +93,7 @@ def _run_stages(
         with session(config.ray):
             for name in todo:
                 reporter.stage(name)
+                folder.begin(name, keys[name])
                 facts = STAGES[name].work(job)
                 folder.mark_done(name, keys[name], **facts)
     except BaseException as error:
@@ -134,16 +138,14 @@ def _keys(config: JobConfig) -> dict[str, str]:
 
 
 def _files(config: JobConfig) -> str:
-    """Names, sizes and times of the movies' and annotations' files: a changed file is a new input.
+    """What the movies' and annotations' files are like: a changed file is a new input.
 
     Their content is hashed once, for the manifest; hashing it at every start would read all pixels.
     """
     paths = [
         path for movie in config.movies for path in (movie.path, *(note.path for note in movie.annotations))
     ]
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    found = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return content_hash(found)
+    return content_hash([state(path) for path in paths])
 
 
 def _show(folder: RunFolder, until: str, reporter: Reporter) -> None:

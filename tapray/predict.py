@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage.feature import peak_local_max
 
+from tapray.atomic import atomic_write
 from tapray.console import Reporter
 from tapray.crops.normalise import frame_ranges, normalise
 from tapray.data.movies import Movie
 from tapray.detector import Detector
 from tapray.errors import UserError
-from tapray.runfolder import atomic_write
 from tapray.study.fit import in_batches
 
 CLASS_NAMES = {2: ("none", "event"), 3: ("none", "division", "death")}

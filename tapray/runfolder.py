@@ -9,9 +9,8 @@ import os
 import platform
 import shutil
 import subprocess
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +20,7 @@ from typing import IO, Any
 import yaml
 from pydantic import BaseModel
 
+from tapray.atomic import SUFFIX, atomic_write
 from tapray.config import JobConfig
 from tapray.errors import UserError
 from tapray.tracking import redact
@@ -28,56 +28,7 @@ from tapray.tracking import redact
 # Keys that do not change results: a run may be continued with others, or from a moved folder.
 _FREE_KEYS = ("out", "ray", "tracking")
 _PACKAGES = ("tapray", "ray", "torch", "mlflow", "optuna", "numpy", "pyarrow")
-_SUFFIX = ".tapray-tmp"  # of what is being written
 _OTHER_OUT = "choose another out"
-
-
-def _temporary(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{_SUFFIX}")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    with suppress(OSError):  # some file systems know no sync of folders
-        os.fsync(handle)
-    os.close(handle)
-
-
-def atomic_write(path: Path, data: bytes | str) -> None:
-    """Writes a whole file or nothing: beside it first, then renamed. Text is UTF-8."""
-    path = Path(path)
-    temporary = _temporary(path)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new empty folder that replaces ``path`` if the block ends well; else ``path`` stays as it was."""
-    path = Path(path)
-    temporary, old = _temporary(path), _temporary(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            _sync(file)
-        if path.exists():
-            path.replace(old)  # a folder cannot be renamed onto one that is not empty
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        if old.exists() and not path.exists():
-            old.replace(path)  # stopped between the two renames
-        for rest in (temporary, old):
-            shutil.rmtree(rest, ignore_errors=True)
 
 
 def _plain(value: Any) -> Any:
@@ -128,13 +79,13 @@ class RunFolder:
             names = {entry.name for entry in self.out.iterdir()}
         except OSError as error:
             raise UserError(f"cannot be used ({error.strerror})", where=self.out, todo=_OTHER_OUT) from None
-        rest = {name for name in names if name != ".lock" and not name.endswith(_SUFFIX)}
+        rest = {name for name in names if name != ".lock" and not name.endswith(SUFFIX)}
         if rest and not (self.out / "config.yaml").is_file():
             raise UserError("is not empty and is not a run folder", where=self.out, todo=_OTHER_OUT)
         self._check(config)
         self._hold()
         self._check(config)  # another job may have written it before the lock was ours
-        for path in self.out.glob(f".*{_SUFFIX}"):  # left behind by a killed job
+        for path in self.out.glob(f".*{SUFFIX}"):  # left behind by a killed job
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         config_yaml = yaml.safe_dump(_settings(config), sort_keys=False, allow_unicode=True)
         for name, text in (("config.yaml", config_yaml), ("environment.json", _environment())):
@@ -156,6 +107,13 @@ class RunFolder:
     def is_done(self, name: str, key: str) -> bool:
         """Whether the stage was finished with just this key."""
         return bool(self._done(name).get("key") == key)
+
+    def begin(self, name: str, key: str) -> None:
+        """Removes what an interrupted run has left of the stage, unless it was made with this key."""
+        note = self.out / f".begun-{name}"
+        if not note.exists() or note.read_text() != key:
+            self.forget(name)
+            atomic_write(note, key)
 
     def mark_done(self, name: str, key: str, **facts: Any) -> None:
         """Notes that the stage is finished, with facts for the stages and reports after it."""

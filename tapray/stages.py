@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tapray.atomic import atomic_write
 from tapray.config import JobConfig, Role
 from tapray.context import Job
 from tapray.crops.splits import pretrain_regions
 from tapray.errors import UserError
-from tapray.runfolder import atomic_write, content_hash
+from tapray.runfolder import content_hash
 
 
 def simulate(job: Job) -> dict[str, Any]:
@@ -53,8 +54,7 @@ def shard(job: Job) -> dict[str, Any]:
             where=f"split.kind {config.split.kind.value}",
             todo="use a split that shares nothing, or set split.allow_leak: true to study the leak",
         )
-    movies = list(inputs.movies.values())
-    records = write_shards(movies, index, config.crops, config.pretrain.size, job.shards, job.reporter)
+    records = write_shards(inputs.movies, index, config.crops, job.shards, job.reporter)
     write_table(pa.Table.from_pandas(index, preserve_index=False), job.shards / "index.parquet")
     manifest = inputs.manifest(records, result.as_dict())
     atomic_write(job.shards / "manifest.json", json.dumps(manifest, indent=1))
@@ -65,16 +65,21 @@ def shard(job: Job) -> dict[str, Any]:
 
 def pretrain(job: Job) -> dict[str, Any]:
     """TAP pretraining; leaves model/, log.jsonl and the arrow accuracy on the test region."""
+    from tapray.distributed.data import write_frames
     from tapray.distributed.train import pretrain as run
     from tapray.model.weights import save_tap, weights_digest
-    from tapray.pretrain.evaluate import ARROW_FLOOR, arrow_accuracy
+    from tapray.pretrain.evaluate import ARROW_FLOOR, arrow_accuracy, evaluated
 
     config, inputs, target = job.config, job.inputs, job.folder.stage("pretrain")
+    regions = {role: inputs.regions_of(role) for role in Role}
     target.mkdir(parents=True, exist_ok=True)
-    regions = {role: inputs.regions_of(role) for role in (Role.TRAIN, Role.VAL)}
     name, log = f"tap-{job.keys['pretrain'][:12]}", target / "log.jsonl"
-    net = run(config, inputs.movies, regions, job.shards, target / "ray", name, log, job.reporter)
-    accuracy = arrow_accuracy(config, net, inputs.movies, inputs.regions_of(Role.TEST), job.shards)
+    frames = target / "frames"  # for this stage only
+    samplers = {region: evaluated(config) for role in Role for region in regions[role]}
+    write_frames(inputs.movies, samplers, config, job.shards, frames, job.reporter)
+    net = run(config, regions, frames, target / "ray", name, log, job.reporter)
+    accuracy = arrow_accuracy(config, net, regions[Role.TEST], frames)
+    shutil.rmtree(frames)
     for sampler, value in accuracy.items():
         job.reporter.say(f"arrow accuracy on held-out frames, crops drawn by {sampler}: {value:.3f}")
     own = accuracy[config.pretrain.sampler.value]
@@ -156,7 +161,7 @@ class Stage:
 
 
 _SHARD: tuple[str, ...] = ("movies", "crops", "split", "seed", "pretrain.size", "pretrain.include")
-_SHARD += ("study.negatives_per_event", "study.budgets")
+_SHARD += ("study.negatives_per_event", "study.budgets", "study.budget_unit")
 
 STAGES: dict[str, Stage] = {
     "simulate": Stage(simulate, ("simulate",), ()),

@@ -37,6 +37,12 @@ def tiny_config(out: Path, **sections: Any) -> JobConfig:
     return parse_config({**data, "out": str(out)})
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, but for the lock."""
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if name != ".lock"}
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster that product code finds running and leaves running."""

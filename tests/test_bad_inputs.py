@@ -86,12 +86,12 @@ def truncated(study: Study, folder: Path) -> str:
 
 def masks_of_another_shape(study: Study, folder: Path) -> str:
     path = rewritten(study, folder, "masks", lambda masks: masks[:, 1:])
-    return f"{path}: event masks of shape (16, 127, 128) for a movie of shape (16, 128, 128)"
+    return f"{path}: masks of shape (16, 127, 128) for a movie of shape (16, 128, 128)"
 
 
 def masks_of_another_length(study: Study, folder: Path) -> str:
     path = rewritten(study, folder, "masks", lambda masks: masks[:-1])
-    return f"{path}: event masks of shape (15, 128, 128)"
+    return f"{path}: masks of shape (15, 128, 128)"
 
 
 def one_frame(study: Study, folder: Path) -> str:

@@ -76,9 +76,8 @@ def test_yaml_and_python_give_the_same(data: dict[str, Any], tmp_path: Path) -> 
         ({"split": {"fractions": [0.5, 0.5, 0.5]}}, "split", "sum to 1"),
         ({"split": {"order": ["train", "test", "test"]}}, "split", "once each"),
         ({"name": "../up"}, "name", "pattern"),
-        ({"movies": [MOVIE]}, "", "either 'movies' or 'simulate'"),
-        ({"simulate": None}, "", "either 'movies' or 'simulate'"),
-        ({"simulate": None, "movies": [MOVIE, MOVIE]}, "", "names must differ"),
+        ({"movies": [MOVIE]}, "", "one of 'movies', 'collection' and 'simulate'"),
+        ({"simulate": None}, "", "one of 'movies', 'collection' and 'simulate'"),
     ],
 )
 def test_faults_are_one_line_that_names_the_key(

@@ -142,7 +142,7 @@ def test_a_shown_make_target_exists(target: str) -> None:
 def test_a_shown_study_parses(page: str, block: str) -> None:
     """A whole study, or some of its sections."""
     data = yaml.safe_load(block)
-    if "movies" not in data and "simulate" not in data:
+    if not {"movies", "collection", "simulate"} & set(data):
         data["simulate"] = {}
     assert parse_config(data, where=page)
 
@@ -183,9 +183,10 @@ def test_no_meaning_is_stale_or_told_twice() -> None:
     made = made_configuration()
     fields = {f"{m.__name__}.{name}" for m in made.SECTIONS.values() for name in m.model_fields}
     fields |= {f"{choice.__name__}.{item.name}" for choice in made.CHOICES for item in choice}
-    commented = made.comments((ROOT / "tapray" / "config.py").read_text(encoding="utf-8"))
+    sources = [(ROOT / "tapray" / name).read_text(encoding="utf-8") for name in ("config.py", "entries.py")]
+    commented = {name for source in sources for name in made.comments(source)}
     assert set(made.MEANINGS) <= fields
-    assert not set(made.MEANINGS) & set(commented)
+    assert not set(made.MEANINGS) & commented
 
 
 def made_configuration() -> ModuleType:

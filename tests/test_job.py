@@ -81,7 +81,7 @@ def test_nothing_leaks(tiny_job: Path) -> None:
 
 def test_nothing_is_left_half_written(tiny_job: Path) -> None:
     names = {path.name for path in tiny_job.rglob("*") if path.name.startswith(".")}
-    assert names <= {".lock", ".validate_storage_marker"}
+    assert names == {".lock", ".validate_storage_marker", *(f".begun-{stage}" for stage in STAGES)}
     assert {path.name for path in tiny_job.iterdir() if path.is_dir()} == {*STAGES, "model"}
 
 

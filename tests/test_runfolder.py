@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from tapray.config import CropConfig, JobConfig, RayConfig, SimulateConfig, TrackingConfig
 from tapray.errors import UserError
-from tapray.runfolder import RunFolder, atomic_folder, atomic_write, content_hash
+from tapray.runfolder import RunFolder, content_hash
+from tests.conftest import files
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -28,48 +29,6 @@ JSON = st.recursive(
 
 def job(out: Path, **sections: Any) -> JobConfig:
     return JobConfig(out=out, simulate=SimulateConfig(), **sections)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, but for the lock."""
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if name != ".lock"}
-
-
-def test_atomic_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "table.csv"
-    atomic_write(path, "ä,1\n")
-    atomic_write(path, b"b,2\n")
-    assert files(tmp_path) == {"deep/table.csv": b"b,2\n"}
-    (tmp_path / "folder" / "full").mkdir(parents=True)
-    with pytest.raises(OSError, match="folder"):
-        atomic_write(tmp_path / "folder", "x")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "folder"]
-
-
-def test_atomic_folder_replaces_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "crops"
-    for text in ("old", "new"):
-        with atomic_folder(path) as folder:
-            (folder / "sub").mkdir()
-            (folder / "sub" / f"{text}.txt").write_text(text)
-            assert (path / "sub" / "old.txt").exists() == (text == "new")
-    assert files(tmp_path) == {"crops/sub/new.txt": b"new"}
-
-
-def test_atomic_folder_keeps_the_old_on_failure(tmp_path: Path) -> None:
-    with atomic_folder(tmp_path / "crops") as folder:
-        (folder / "a").write_text("old")
-
-    def fail() -> None:
-        with atomic_folder(tmp_path / "crops") as folder:
-            (folder / "a").write_text("new")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert files(tmp_path) == {"crops/a": b"old"}
-    assert [path.name for path in tmp_path.iterdir()] == ["crops"]
 
 
 def test_content_hash_sees_values_not_spelling(tmp_path: Path) -> None:

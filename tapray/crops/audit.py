@@ -33,13 +33,17 @@ class Audit:
         return asdict(self)
 
 
-def audit(index: pd.DataFrame, size: int, pretrain: list[Region]) -> Audit:
+def audit(index: pd.DataFrame, size: int, pretrain: list[Region], halo: int = 0) -> Audit:
     """Audits a crop index (columns movie, t, delta, y, x, split).
 
     Args:
         size: side of the crops in pixels.
         pretrain: the regions that pretraining draws from.
+        halo: pixels beyond a crop that its features depend on: their receptive field, where features
+            are cut from those of whole frames.
     """
+    index = index.assign(y=index.y - halo, x=index.x - halo)
+    size += 2 * halo
     test = index[index.split == "test"]
     shares = {split: _share(_overlaps(test, index[index.split == split], size)) for split in ("train", "val")}
     seen = np.zeros(len(test), dtype=bool)

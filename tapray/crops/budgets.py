@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 from tapray.errors import UserError
 
 
-def draw_budget(index: pd.DataFrame, events: int, negatives_per_event: int, seed: int) -> NDArray[np.int64]:
-    """Rows of the crop index for a budget of `events` positive events.
+def draw_budget(
+    index: pd.DataFrame, budget: int, negatives_per_event: int, seed: int, unit: str = "events"
+) -> NDArray[np.int64]:
+    """Training crops for a label budget, drawn from the seed alone and nested.
 
-    All training crops of these events, and `negatives_per_event` known negatives for each. Drawn from
-    the seed alone and nested: the rows of a budget of 5 are among those of 10. Classes take turns, so
-    that a budget holds them in equal parts as far as they exist.
+    - events: all training crops of so many events, and `negatives_per_event` known negatives for
+      each. Classes take turns, so that a budget holds them in equal parts as far as they exist.
+    - crops: so many crops, the classes as among all training crops, but at least one crop of each.
 
     Args:
         index: the crop index (crop_id, movie, label, event_id, split).
@@ -23,10 +25,18 @@ def draw_budget(index: pd.DataFrame, events: int, negatives_per_event: int, seed
         crop_id of the chosen training crops, sorted.
 
     Raises:
-        UserError: fewer events, or fewer known negatives, exist than asked for.
+        UserError: fewer events, known negatives or crops exist than asked for.
     """
     rng = np.random.default_rng([seed, 7])
     train = index[index.split == "train"]
+    if unit == "events":
+        return _events(train, budget, negatives_per_event, rng)
+    return _crops(train, budget, rng)
+
+
+def _events(
+    train: pd.DataFrame, events: int, negatives_per_event: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
     positive = train[train.label > 0]
     kinds = positive.drop_duplicates(["movie", "event_id"])[["movie", "event_id", "label"]]
     kinds = kinds.sort_values(["movie", "event_id"]).reset_index(drop=True)
@@ -50,6 +60,20 @@ def draw_budget(index: pd.DataFrame, events: int, negatives_per_event: int, seed
         )
     negative = rng.permutation(negative)[: events * negatives_per_event]
     return np.sort(np.concatenate([crops.crop_id.to_numpy(), negative]))
+
+
+def _crops(train: pd.DataFrame, crops: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    classes = train.label.nunique()
+    if not classes <= crops <= len(train):
+        what = (
+            f"a label budget of {crops} crops is not between {classes} (one of each class) and {len(train)}"
+        )
+        raise UserError(what, where="study.budgets", todo="ask for what the training split holds")
+    drawn = train.sort_values("crop_id")[["crop_id", "label"]].iloc[rng.permutation(len(train))]
+    turn = drawn.groupby("label").cumcount().to_numpy()
+    share = (turn + 0.5) / drawn.groupby("label")["label"].transform("size").to_numpy()
+    order = np.lexsort([share, turn > 0])  # the first of each class, then the classes as they fill up
+    return np.sort(drawn["crop_id"].to_numpy()[order[:crops]])
 
 
 def count_events(index: pd.DataFrame) -> int:

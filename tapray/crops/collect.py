@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tapray.config import JobConfig, MovieEntry, Role
+from tapray.crops.background import bright, holds_foreground
 from tapray.crops.budgets import draw_budget
 from tapray.crops.draw import Region
 from tapray.crops.sites import labelled_crops
-from tapray.crops.splits import SplitRegion, pretrain_regions, split_regions
-from tapray.data.annotations import open_event_masks, read_places
+from tapray.crops.splits import MovieFacts, SplitRegion, pretrain_regions, split_regions
+from tapray.data.annotations import Places, open_event_masks, open_instance_masks, read_places
 from tapray.data.movies import Movie, open_movie
 from tapray.errors import UserError
 from tapray.runfolder import content_hash
@@ -35,15 +37,24 @@ class Inputs:
     @cached_property
     def movies(self) -> dict[str, Movie]:
         """The movies by name, opened; no two hold the same frames."""
-        movies = {entry.name: open_movie(entry.path, entry.name) for entry in self.entries}
+        movies = {entry.name: open_movie(entry.path, entry.name, entry) for entry in self.entries}
         check_distinct(list(movies.values()))
         return movies
 
     @cached_property
     def regions(self) -> list[SplitRegion]:
         """Which part of which movie belongs to which split."""
-        shapes = {name: movie.shape for name, movie in self.movies.items()}
-        return split_regions(self.config, shapes, {entry.name: entry.role for entry in self.entries})
+        facts = {}
+        for entry in self.entries:
+            events = self.places[entry.name].table.query("kind == 'event'")
+            longest = int((events["t_end"] - events["t"]).max()) if len(events) else 0
+            facts[entry.name] = MovieFacts(self.movies[entry.name].shape, entry.role, entry.field, longest)
+        return split_regions(self.config, facts)
+
+    @cached_property
+    def places(self) -> dict[str, Places]:
+        """What the annotations of every movie say."""
+        return {entry.name: read_places(entry, self.movies[entry.name]) for entry in self.entries}
 
     def regions_of(self, role: Role) -> list[Region]:
         """The regions of a split; of a split that shuffles crops, the whole movies."""
@@ -64,18 +75,32 @@ class Inputs:
             index = keep_negatives(index, self.config.crops.max_negatives, rng)
         index = index.sort_values(["movie", "t"], kind="stable", ignore_index=True)
         index["group"] = pd.factorize(index["group"])[0]
+        index["weight"] = weights(index)
         index.insert(0, "crop_id", np.arange(len(index)))
         check_classes(index, self.config.crops.classes)
-        draw_budget(index, max(self.config.study.budgets), self.config.study.negatives_per_event, 0)
+        study = self.config.study
+        for budget in (min(study.budgets), max(study.budgets)):
+            draw_budget(index, budget, study.negatives_per_event, 0, study.budget_unit)
         return index
 
     def _crops_of(self, number: int, entry: MovieEntry) -> pd.DataFrame:
         movie = self.movies[entry.name]
         own = [item for item in self.regions if item.region.movie == entry.name]
         rng = np.random.default_rng([self.config.seed, 3, number])
-        masks = open_event_masks(entry, movie)
-        crops = labelled_crops(read_places(entry, movie), own, self.config.crops, rng, masks)
+        masks = open_event_masks(entry, movie, self.places[entry.name])
+        config = self.config.crops
+        crops = labelled_crops(self.places[entry.name], own, config, rng, masks, self.config.split.fractions)
+        if config.background == "reject":
+            filled = (crops["label"] > 0) | holds_foreground(crops, self._foreground(entry), config.size)
+            crops = crops[filled]
         return crops.assign(movie=entry.name, group=entry.name + ":" + crops["group"].astype(str))
+
+    def _foreground(self, entry: MovieEntry) -> Callable[[int], NDArray[np.bool_]]:
+        """Where cells are in a frame: by instance masks or, where there are none, by brightness."""
+        masks = open_instance_masks(entry, self.movies[entry.name])
+        if masks is not None:
+            return lambda t: masks.read(t, t + 1)[0] > 0
+        return lambda t: bright(self.movies[entry.name].read(t, t + 1)[0])
 
     def manifest(self, shards: list[dict[str, Any]], audited: dict[str, float]) -> dict[str, Any]:
         """What was cropped, from where, with which labels and splits.
@@ -86,7 +111,14 @@ class Inputs:
         Returns:
             Plain data for JSON. `digest` is a SHA-256 of all but the paths and the shards' sizes.
         """
-        movies = {name: _facts(movie) for name, movie in self.movies.items()}
+        movies = {
+            entry.name: {
+                **_facts(self.movies[entry.name]),
+                "field": entry.field,
+                "condition": entry.condition,
+            }
+            for entry in self.entries
+        }
         counts = (self.index["split"] + "/" + self.index["label"].astype(str)).value_counts().sort_index()
         body = {
             "movies": movies,
@@ -101,6 +133,12 @@ class Inputs:
         }
         without_paths = {**body, "movies": {name: facts["sha256"] for name, facts in movies.items()}}
         return {**body, "digest": content_hash(without_paths), "shards": shards}
+
+
+def weights(index: pd.DataFrame) -> NDArray[np.float32]:
+    """(n,) every event counts once in its split: its crops share a weight of 1; a negative has 1."""
+    of_event = index.groupby(["split", "movie", "event_id"])["event_id"].transform("size")
+    return np.where(index["event_id"] >= 0, 1 / of_event, 1).astype(np.float32)
 
 
 def keep_negatives(index: pd.DataFrame, most: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -32,38 +32,21 @@ class Region:
 
 @dataclass(frozen=True)
 class Source:
-    """One movie's frames within a region, with drawing weights for its frame pairs.
+    """One movie's frames within a region, with drawing weights for its P frame pairs.
+
+    All arrays may be memory maps of files, so that a movie need not fit into memory.
 
     frames: (T, H, W) raw pixels of the region; ranges: (T, 2) percentiles of the whole frames;
-    cumulative: (P * gy * gx,) cumulative weights over all places of all P = T - delta frame pairs,
-    up to 1, so that one binary search draws pair and place.
+    pairs: (P,) rising up to 1, the share of the weight up to and with each frame pair;
+    places: (P, gy * gx) float32, rising up to 1 within each pair, likewise by place.
     """
 
     region: Region
     frames: NDArray[np.generic]
     ranges: NDArray[np.float32]
-    cumulative: NDArray[np.float64]
+    pairs: NDArray[np.float64]
+    places: NDArray[np.float32]
     grid: tuple[int, int]
-    offset: tuple[int, int]  # of the first candidate place within the region
-    n_pairs: int
-
-
-def make_source(
-    region: Region,
-    frames: NDArray[np.generic],
-    ranges: NDArray[np.float32],
-    place_weights: NDArray[np.float64],
-    offset: tuple[int, int] = (0, 0),
-) -> Source:
-    """A source that draws places by weight.
-
-    Args:
-        place_weights: (P, gy, gx), at least 0 and not all 0, over candidate places STRIDE px
-            apart; the first lies `offset` px from the region's top-left pixel.
-    """
-    n_pairs, gy, gx = place_weights.shape
-    rising = np.cumsum(place_weights)
-    return Source(region, frames, ranges, rising / rising[-1], (gy, gx), offset, n_pairs)
 
 
 class CropStream:
@@ -72,10 +55,10 @@ class CropStream:
     def __init__(self, sources: list[Source], size: int, delta: int, intensity: str, seed: int) -> None:
         self.sources = sources
         self.size, self.delta, self.intensity, self.seed = size, delta, intensity, seed
-        pairs = np.array([source.n_pairs for source in sources])
+        pairs = np.array([len(source.pairs) for source in sources])
         self._share = np.cumsum(pairs) / pairs.sum()  # longer movies are drawn from more
 
-    def places(self, epoch: int, step: int, batch: int) -> NDArray[np.int64]:
+    def positions(self, epoch: int, step: int, batch: int) -> NDArray[np.int64]:
         """(batch, 4): source, t, y, x (within the source) of a step's global batch."""
         rng = np.random.default_rng([self.seed, epoch, step])
         source = np.searchsorted(self._share, rng.random(batch), side="right")
@@ -85,21 +68,33 @@ class CropStream:
         for index in np.unique(source):
             rows = np.flatnonzero(source == index)
             src = self.sources[index]
-            place = np.searchsorted(src.cumulative, u[rows], side="right")
-            t, y, x = np.unravel_index(place, (src.n_pairs, *src.grid))
-            corner = np.stack([y, x], axis=1) * STRIDE + src.offset + shift[rows]
+            t, place = _draw(src, u[rows])
+            corner = np.stack(np.unravel_index(place, src.grid), axis=1) * STRIDE + shift[rows]
             corner = np.clip(corner, 0, np.array(src.frames.shape[1:]) - self.size)
             out[rows] = np.column_stack([source[rows], t, corner])
         return out
 
-    def cut(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Normalised crop pairs (B, 2, size, size) float32 at `places` (B, 4)."""
-        out = np.empty((len(places), 2, self.size, self.size), dtype=np.float32)
-        for index in np.unique(places[:, 0]):
-            rows = np.flatnonzero(places[:, 0] == index)
+    def cut(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Normalised crop pairs (B, 2, size, size) float32 at `positions` (B, 4)."""
+        out = np.empty((len(positions), 2, self.size, self.size), dtype=np.float32)
+        for index in np.unique(positions[:, 0]):
+            rows = np.flatnonzero(positions[:, 0] == index)
             src = self.sources[index]
             windows = sliding_window_view(src.frames, (self.size, self.size), axis=(1, 2))
-            t = places[rows, 1, None] + np.array([0, self.delta])
-            raw = windows[t, places[rows, 2, None], places[rows, 3, None]]
+            t = positions[rows, 1, None] + np.array([0, self.delta])
+            raw = windows[t, positions[rows, 2, None], positions[rows, 3, None]]
             out[rows] = normalise(raw, src.ranges[t], self.intensity)
         return out
+
+
+def _draw(source: Source, u: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Frame pairs and places (n,) for numbers u (n,) in [0, 1): two binary searches."""
+    pair = np.searchsorted(source.pairs, u, side="right")
+    before = np.where(pair > 0, source.pairs[pair - 1], 0.0)
+    rest = np.minimum((u - before) / (source.pairs[pair] - before), np.nextafter(1, 0))
+    low, high = np.zeros_like(pair), np.full_like(pair, source.places.shape[1] - 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        above = source.places[pair, middle] <= rest
+        low, high = np.where(above, middle + 1, low), np.where(above, high, middle)
+    return pair, low

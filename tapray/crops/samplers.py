@@ -1,34 +1,23 @@
 """Where pretraining crops are drawn: weights per place, computed once per frame pair.
 
-A sampler is added here: one function that maps a frame pair's score maps to weights.
-Drawing then costs one binary search per crop, whatever the sampler.
+A sampler is added here: one value per place, and the weight of a place by its quantile among
+all values. Drawing then costs two binary searches per crop, whatever the sampler.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, uniform_filter
-from scipy.stats import rankdata
 
 from tapray.config import SamplerKind
 
 STRIDE = 8  # pixels between candidate places
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Score maps over the candidate top-left corners of one movie's frame pairs.
-
-    Both maps are (P, gy, gx) float32; place (i, j) is the crop whose top-left pixel is
-    (i * STRIDE, j * STRIDE).
-    """
-
-    change: NDArray[np.float32]
-    brightness: NDArray[np.float32]
+SAMPLE = 1 << 20  # values that quantiles are taken among; movies up to this size are ranked exactly
 
 
 def grid_shape(height: int, width: int, size: int) -> tuple[int, int]:
@@ -36,22 +25,28 @@ def grid_shape(height: int, width: int, size: int) -> tuple[int, int]:
     return (height - size) // STRIDE + 1, (width - size) // STRIDE + 1
 
 
+def smooth(frame: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A normalised frame (H, W) without noise and sub-pixel drift, as `score_pair` compares it."""
+    out: NDArray[np.float32] = gaussian_filter(frame, 2.0, mode="nearest")
+    return out
+
+
 def score_pair(first: NDArray[np.float32], second: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """Label-free scores of every candidate crop of one frame pair.
 
     Change is the mean squared difference within the central two thirds of the crop, so that
     what changes is not cut off at its border, after the second frame was matched to the first
-    in mean and spread (bleaching, lamp flicker) and both were smoothed (noise, sub-pixel drift).
+    in mean and spread (bleaching, lamp flicker).
 
     Args:
-        first, second: (H, W) normalised frames.
+        first, second: (H, W) normalised frames, smoothed by `smooth`.
 
     Returns:
-        (2, gy, gx) float32: change and brightness.
+        (2, gy, gx) float32: change and brightness; place (i, j) is the crop whose top-left pixel
+        is (i * STRIDE, j * STRIDE).
     """
-    a, b = (gaussian_filter(frame, 2.0, mode="nearest") for frame in (first, second))
-    b = (b - b.mean()) * (a.std() / max(float(b.std()), 1e-6)) + a.mean()
-    return np.stack([_inner_mean((b - a) ** 2, size), _inner_mean((a + b) / 2, size)])
+    b = (second - second.mean()) * (first.std() / max(float(second.std()), 1e-6)) + first.mean()
+    return np.stack([_inner_mean((b - first) ** 2, size), _inner_mean((first + b) / 2, size)])
 
 
 def _inner_mean(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -62,28 +57,52 @@ def _inner_mean(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return mean[half : half + gy * STRIDE : STRIDE, half : half + gx * STRIDE : STRIDE]
 
 
-def weights(scores: Scores, kind: SamplerKind, candidates: float) -> NDArray[np.float64]:
-    """Drawing weights (P, gy, gx) of a region's places; they sum to 1.
+@dataclass(frozen=True)
+class Ranks:
+    """Quantiles of values among those of a whole region."""
+
+    ordered: NDArray[np.float32]  # (n,)
+
+    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Of each value, in (0, 1); equal values share one."""
+        low, high = (np.searchsorted(self.ordered, values, side) for side in ("left", "right"))
+        out: NDArray[np.float64] = (low + high) / (2 * len(self.ordered))
+        return out
+
+
+def pair_weights(
+    scores: NDArray[np.float32], kind: SamplerKind, candidates: float
+) -> Iterator[NDArray[np.float64]]:
+    """Drawing weights (gy * gx,) of the places of each frame pair of a region, pair after pair.
 
     - uniform: all places alike.
     - foreground: places whose brightness is not below the median (rejects empty ground).
     - change: the density of the best of `candidates` uniform draws, k q^(k-1) with q the
       quantile of the place's change over the median change of its frame pair. A focus jump or
       a flash changes a whole frame, its median too, and so does not draw the crops to it.
+
+    Args:
+        scores: (P, 2, gy, gx), may lie on disk: one pair at a time is in memory. Quantiles are
+            those among at most about SAMPLE places, of frame pairs at equal distances in time.
     """
-    if kind is SamplerKind.UNIFORM:
-        raw = np.ones(scores.change.shape)
-    elif kind is SamplerKind.FOREGROUND:
-        raw = (_quantiles(scores.brightness) >= 0.5).astype(np.float64)
-    else:
-        usual = np.median(scores.change, axis=(1, 2), keepdims=True)
-        quantile = _quantiles(scores.change / np.maximum(usual, np.finfo(np.float32).tiny))
-        raw = (quantile / quantile.max()) ** max(candidates - 1, 0)  # over the largest: never all 0
-    out: NDArray[np.float64] = raw / raw.sum()
-    return out
+    every = max(1, scores.size // 2 // SAMPLE)
+    sample = [_values(scores[pair], kind).ravel() for pair in range(0, len(scores), every)]
+    ranks = Ranks(np.sort(np.concatenate(sample)))
+    top = float(ranks(ranks.ordered[-1:])[0])
+    for pair in range(len(scores)):
+        values = _values(scores[pair], kind).ravel()
+        if kind is SamplerKind.UNIFORM:
+            yield np.ones(len(values))
+        elif kind is SamplerKind.FOREGROUND:
+            yield (ranks(values) >= 0.5).astype(np.float64)
+        else:
+            yield (ranks(values) / top) ** max(candidates - 1, 0)  # over the largest: never all 0
 
 
-def _quantiles(score: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Of each place among all, in (0, 1); equal scores share one."""
-    ranks: NDArray[np.float64] = rankdata(score)
-    return ((ranks - 0.5) / score.size).reshape(score.shape)
+def _values(scores: NDArray[np.floating[Any]], kind: SamplerKind) -> NDArray[np.float32]:
+    """What a sampler ranks the places (gy, gx) of one frame pair by."""
+    change, brightness = scores
+    if kind is SamplerKind.FOREGROUND:
+        return np.asarray(brightness, np.float32)
+    usual = np.maximum(np.median(change), np.finfo(np.float32).tiny)
+    return np.asarray(change / usual, np.float32)

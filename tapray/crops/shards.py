@@ -1,8 +1,8 @@
 """Parquet shards: labelled crop pairs with tensor columns, and per-frame facts.
 
 A shard folder holds index.parquet (one row per crop, no pixels), crops-*.parquet (pixels as
-Arrow's fixed-shape tensors, in index order), frames-*.parquet (normalisation and score maps
-of each frame pair) and manifest.json. Any Arrow reader opens them.
+Arrow's fixed-shape tensors, in index order), frames-*.parquet (each frame's normalisation) and
+manifest.json. Any Arrow reader opens them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 
 from tapray.config import CropConfig
 from tapray.crops.normalise import frame_ranges, normalise
-from tapray.crops.samplers import Scores, score_pair
-from tapray.data.movies import Movie
 
-FRAMES_PER_SHARD = 16
+CUT_COLUMNS = ["crop_id", "t", "delta", "y", "x"]  # of the index: what cutting needs
 
 
 def cut_crops(frames: NDArray[Any], crops: pd.DataFrame, first: int, size: int) -> NDArray[Any]:
@@ -41,49 +39,38 @@ def _times(crops: pd.DataFrame) -> NDArray[np.int64]:
 
 
 def make_shard(
-    movie: Movie, start: int, stop: int, crops: pd.DataFrame, config: CropConfig, score_size: int
+    frames: NDArray[Any], first: int, own: int, movie: str, crops: pd.DataFrame, config: CropConfig
 ) -> tuple[pa.Table, pa.Table]:
-    """The crops whose pair starts in frames [start, stop), and the facts of these frames.
+    """The crops whose pair starts in frames [first, first + own), and the facts of these frames.
 
     Args:
+        frames: (n, H, W), the own frames and the up to delta frames after them.
         crops: rows of the index, with crop_id, t, delta, y, x.
-        score_size: side of the pretraining crops that the score maps are for.
 
     Returns:
         crops table (crop_id, ranges (2, 2), pixels (2, size, size)) and frames table (movie, t,
-        low, high, scores (2, gy, gx); scores are null where the pair would leave the movie).
+        low, high).
     """
-    end = min(stop + config.delta, movie.shape[0])
-    frames = movie.read(start, end)
     ranges = frame_ranges(frames, config.intensity)
     crop_table = pa.table(
         {
             "crop_id": pa.array(crops.crop_id.to_numpy()),
-            "ranges": _tensor(ranges[_times(crops) - start]),
-            "pixels": _tensor(cut_crops(frames, crops, start, config.size)),
+            "ranges": tensor_column(ranges[_times(crops) - first]),
+            "pixels": tensor_column(cut_crops(frames, crops, first, config.size)),
         }
     )
-    flat = normalise(frames, ranges, config.intensity)
-    own = stop - start
-    scores = [
-        score_pair(flat[i], flat[i + config.delta], score_size).ravel()
-        if i + config.delta < len(frames)
-        else None
-        for i in range(own)
-    ]
     frame_table = pa.table(
         {
-            "movie": pa.array([movie.name] * own),
-            "t": pa.array(np.arange(start, stop)),
+            "movie": pa.array([movie] * own),
+            "t": pa.array(np.arange(first, first + own)),
             "low": pa.array(ranges[:own, 0]),
             "high": pa.array(ranges[:own, 1]),
-            "scores": pa.array(scores, type=pa.list_(pa.float32())),
         }
     )
     return crop_table, frame_table
 
 
-def _tensor(values: NDArray[Any]) -> pa.ExtensionArray:
+def tensor_column(values: NDArray[Any]) -> pa.ExtensionArray:
     """Fixed-shape tensors, one for each row; Arrow's own constructor refuses none at all."""
     if len(values):
         return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
@@ -95,9 +82,29 @@ def write_table(table: pa.Table, path: Path) -> int:
     """Writes Parquet beside and renames; returns the bytes written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, beside, compression="zstd", use_dictionary=False)
+    # Parquet holds 16 bit as 32: with its bytes split, images are half as large and twice as fast.
+    tensors = [f.name + ".list.element" for f in table.schema if isinstance(f.type, pa.FixedShapeTensorType)]
+    pq.write_table(table, beside, compression="zstd", use_dictionary=False, use_byte_stream_split=tensors)
     beside.replace(path)
     return path.stat().st_size
+
+
+def write_shard(folder: Path, part: int, tables: tuple[pa.Table, pa.Table]) -> None:
+    """Writes the crops and frames tables of a part; where the latter is there, the part is whole."""
+    crops, frames = tables
+    if len(crops):
+        write_table(crops, crops_part(folder, part))
+    write_table(frames, frames_part(folder, part))
+
+
+def crops_part(folder: Path, part: int) -> Path:
+    """The file of a part's crops; there is none where it has no crops."""
+    return folder / f"crops-{part:05d}.parquet"
+
+
+def frames_part(folder: Path, part: int) -> Path:
+    """The file of a part's per-frame facts."""
+    return folder / f"frames-{part:05d}.parquet"
 
 
 @dataclass(frozen=True)
@@ -121,18 +128,14 @@ class ShardReader:
         pixels, ranges = (table[name].chunk(0).to_numpy_ndarray() for name in ("pixels", "ranges"))
         return table["crop_id"].to_numpy(), normalise(pixels, ranges, intensity)
 
+    def size(self, part: int) -> int:
+        """Bytes on disk of a part."""
+        paths = (crops_part(self.folder, part), frames_part(self.folder, part))
+        return sum(path.stat().st_size for path in paths if path.exists())
+
     def ranges(self, movie: str) -> NDArray[np.float32]:
         """(T, 2) low and high percentile of each frame of a movie."""
-        table = self._frames(movie)
-        return np.stack([table["low"].to_numpy(), table["high"].to_numpy()], axis=1)
-
-    def scores(self, movie: str, grid: tuple[int, int]) -> Scores:
-        """Score maps of the frame pairs of a movie, over the candidate places of whole frames."""
-        rows = self._frames(movie)["scores"].drop_null()
-        both = np.stack(rows.to_numpy(zero_copy_only=False)).reshape(len(rows), 2, *grid)
-        return Scores(change=both[:, 0], brightness=both[:, 1])
-
-    def _frames(self, movie: str) -> pa.Table:
         paths = sorted(self.folder.glob("frames-*.parquet"))
-        table = pa.concat_tables([pq.read_table(path, filters=[("movie", "=", movie)]) for path in paths])
-        return table.sort_by("t")
+        parts = [pq.read_table(path, filters=[("movie", "=", movie)]) for path in paths]
+        table = pa.concat_tables(parts).sort_by("t")
+        return np.stack([table["low"].to_numpy(), table["high"].to_numpy()], axis=1)

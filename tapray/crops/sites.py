@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tapray.config import CropConfig, Role
 from tapray.crops.draw import Region
@@ -27,7 +27,12 @@ Masks = Callable[[int, int], NDArray[np.uint8]]  # frames [start, stop) -> (n, H
 
 
 def labelled_crops(
-    places: Places, regions: list[SplitRegion], config: CropConfig, rng: np.random.Generator, masks: Masks
+    places: Places,
+    regions: list[SplitRegion],
+    config: CropConfig,
+    rng: np.random.Generator,
+    masks: Masks,
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
 ) -> pd.DataFrame:
     """The labelled crop pairs of one movie.
 
@@ -37,6 +42,7 @@ def labelled_crops(
 
     Args:
         regions: the regions of this movie.
+        fractions: of train, val and test, for regions without a role.
 
     Returns:
         One row per crop with the columns of INDEX_COLUMNS; event_id is -1 for negatives.
@@ -47,7 +53,7 @@ def labelled_crops(
             part = _at_sites(places, item, config, rng)
         else:
             part = _anywhere(places, item.region, config, rng, masks)
-        split = item.role.value if item.role else _shuffled(len(part), rng)
+        split = item.role.value if item.role else _shuffled(len(part), fractions, rng)
         parts.append(part.assign(movie=item.region.movie, split=split))
     index = pd.concat(parts, ignore_index=True).assign(delta=config.delta)
     if config.classes == 2:
@@ -58,10 +64,10 @@ def labelled_crops(
     return index[INDEX_COLUMNS]
 
 
-def _shuffled(n: int, rng: np.random.Generator) -> NDArray[np.str_]:
-    """Published split: crops shuffled 60 / 20 / 20 whatever they overlap."""
-    rank = rng.permutation(n) / max(n, 1)
-    return np.select([rank < 0.6, rank < 0.8], ["train", "val"], "test")
+def _shuffled(n: int, fractions: tuple[float, float, float], rng: np.random.Generator) -> NDArray[np.str_]:
+    """Published split: crops shuffled among the splits whatever they overlap."""
+    rank, (train, val, _) = rng.permutation(n) / max(n, 1), fractions
+    return np.select([rank < train, rank < train + val], ["train", "val"], "test")
 
 
 def _at_sites(
@@ -135,32 +141,37 @@ def _around_events(table: pd.DataFrame, config: CropConfig) -> pd.DataFrame:
     """
     events = table[table.kind == "event"]
     step = np.arange(AROUND)
-    before = events.t.to_numpy()[:, None] - config.margin - config.delta - 1 - step
-    after = events.t_end.to_numpy()[:, None] + config.margin + 1 + step
+    margin = config.margin + events.frame_slack.to_numpy()[:, None]
+    before = events.t.to_numpy()[:, None] - margin - config.delta - 1 - step
+    after = events.t_end.to_numpy()[:, None] + margin + 1 + step
     spread = events.loc[events.index.repeat(2 * AROUND), ["y", "x"]]
     return spread.assign(t=np.concatenate([before, after], axis=1).ravel())[["t", "y", "x"]]
 
 
 def _near(crops: pd.DataFrame, risky: pd.DataFrame, config: CropConfig) -> NDArray[np.bool_]:
-    """(n,) whether one of the places `risky` lies in a crop, within `margin` frames of the pair."""
-    return _holds(crops, risky, config.size, span=config.delta, margin=config.margin, rim=0)
+    """(n,) whether one of the places `risky` may lie in a crop, within `margin` frames of the pair."""
+    margin, rim = config.margin + risky.frame_slack.to_numpy(), -risky.slack.to_numpy()
+    return _holds(crops, risky, config.size, span=config.delta, margin=margin, rim=rim)
 
 
 def _holds(
-    crops: pd.DataFrame, places: pd.DataFrame, size: int, *, span: int, margin: int, rim: float
+    crops: pd.DataFrame, places: pd.DataFrame, size: int, *, span: int, margin: ArrayLike, rim: ArrayLike
 ) -> NDArray[np.bool_]:
     """(n,) whether any of `places` lies in a crop, at least `rim` px from its edge.
 
     In time a place covers its frames and `margin` more on each side, a crop frames t to t + span.
+    `margin` and `rim` are one value for all places or one for each.
     """
-    start, end = places.t.to_numpy() - margin, places.t_end.to_numpy() + margin
+    start, end = places.t.to_numpy() - np.asarray(margin), places.t_end.to_numpy() + np.asarray(margin)
+    edge = np.broadcast_to(rim, len(places))[:, None]
     first = crops.t.to_numpy()
     at, corner = places[["y", "x"]].to_numpy(), crops[["y", "x"]].to_numpy()
     out = np.zeros(len(crops), dtype=bool)
     for rows in crops.groupby("t").indices.values():  # a frame at a time: few places are near it
         t = first[rows[0]]
-        offset = at[(start <= t + span) & (end >= t)][None] - corner[rows][:, None]
-        out[rows] = ((offset >= rim) & (offset < size - rim)).all(axis=2).any(axis=1)
+        here = (start <= t + span) & (end >= t)
+        offset = at[here][None] - corner[rows][:, None]
+        out[rows] = ((offset >= edge[here]) & (offset < size - edge[here])).all(axis=2).any(axis=1)
     return out
 
 

@@ -7,8 +7,9 @@ of that split, so that splits share nothing in space and time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -16,7 +17,18 @@ from tapray.config import JobConfig, Role, SplitKind
 from tapray.crops.draw import Region
 from tapray.errors import UserError
 
-Shapes = Mapping[str, tuple[int, int, int]]
+
+@dataclass(frozen=True)
+class MovieFacts:
+    """What a split needs to know of a movie."""
+
+    shape: tuple[int, int, int]  # frames, height, width
+    role: Role | None = None
+    field: str = ""  # field of view: movies of one field show the same place
+    longest_event: int = 0  # frames from the last before it to the first after it
+
+
+Movies = Mapping[str, MovieFacts]
 
 
 @dataclass(frozen=True)
@@ -27,18 +39,15 @@ class SplitRegion:
     region: Region
 
 
-def split_regions(config: JobConfig, shapes: Shapes, roles: Mapping[str, Role | None]) -> list[SplitRegion]:
+def split_regions(config: JobConfig, movies: Movies) -> list[SplitRegion]:
     """The regions of every movie.
 
-    Args:
-        shapes: (T, H, W) of each movie.
-        roles: the role of each movie, needed when splitting by movie.
-
     Raises:
-        UserError: a movie lacks a role, or a part is too small to hold a crop pair, labelled or
-            for pretraining (validation and test parts are cut for both, too).
+        UserError: roles are missing or disagree, there are fewer movies or fields than the split
+            needs, or a part is too small to hold a crop pair, labelled or for pretraining
+            (validation and test parts are cut for both, too).
     """
-    regions = _SPLITS[config.split.kind](config, shapes, roles)
+    regions = _SPLITS[config.split.kind](config, movies)
     size, delta = max(config.crops.size, config.pretrain.size), config.crops.delta
     for item in regions:
         r = item.region
@@ -57,54 +66,142 @@ def whole(movie: str, shape: tuple[int, int, int]) -> Region:
     return Region(movie, 0, shape[0], 0, 0, shape[1], shape[2])
 
 
-def _by_movie(config: JobConfig, shapes: Shapes, roles: Mapping[str, Role | None]) -> list[SplitRegion]:
-    missing = [movie for movie in shapes if roles.get(movie) is None]
-    if missing:
-        raise UserError(
-            "has no role", where=missing[0], todo="give role: train, val or test, or another split.kind"
-        )
-    return [SplitRegion(roles[movie], whole(movie, shape)) for movie, shape in shapes.items()]
+def _by_movie(config: JobConfig, movies: Movies) -> list[SplitRegion]:
+    """Whole movies by their roles, or in folds."""
+    if config.split.folds is None:
+        return _whole(movies, _given_roles(movies))
+    fields = [facts.field or name for name, facts in movies.items()]
+    if len(set(fields)) < len(fields):
+        what = "some movies share a field of view, and would be in several folds"
+        raise UserError(what, where="split.kind movie", todo="use split.kind: field")
+    return _whole(movies, _in_folds(list(movies), config))
+
+
+def _by_field(config: JobConfig, movies: Movies) -> list[SplitRegion]:
+    """All movies of a field of view together: in folds, by their roles, or dealt by the fractions."""
+    fields = list(dict.fromkeys(facts.field or name for name, facts in movies.items()))
+    if config.split.folds is not None:
+        roles = _in_folds(fields, config)
+    elif any(facts.role for facts in movies.values()):
+        return _whole(movies, _given_roles(movies))
+    else:
+        roles = _dealt(fields, config)
+    return _whole(movies, {name: roles[facts.field or name] for name, facts in movies.items()})
+
+
+def _whole(movies: Movies, roles: Mapping[str, Role]) -> list[SplitRegion]:
+    return [SplitRegion(roles[name], whole(name, facts.shape)) for name, facts in movies.items()]
+
+
+def _given_roles(movies: Movies) -> dict[str, Role]:
+    """The roles of the movies; those of one field show the same place and must share one."""
+    roles: dict[str, Role] = {}
+    of_field: dict[str, str] = {}
+    for name, facts in movies.items():
+        if facts.role is None:
+            todo = "give role: train, val or test, or another split.kind"
+            raise UserError("has no role", where=name, todo=todo)
+        roles[name] = facts.role
+        other = of_field.setdefault(facts.field or name, name)
+        if roles[other] is not facts.role:
+            what = f"shares its field of view with {other}, but is {facts.role} and not {roles[other]}"
+            raise UserError(what, where=name, todo="give the movies of a field one role")
+    return roles
+
+
+def _in_folds(units: Sequence[str], config: JobConfig) -> dict[str, Role]:
+    """Units shuffled from the seed and dealt into folds: one tests, the next validates, the rest trains."""
+    folds = len(units) if config.split.folds == "each" else _folds(config)
+    if not 3 <= folds <= len(units):
+        what = f"{max(folds, 3)} folds need as many movies or fields of view, there are {len(units)}"
+        raise UserError(what, where="split.folds", todo="ask for fewer folds or add movies")
+    order = np.random.default_rng([config.seed, 5]).permutation(len(units))
+    return {units[unit]: _role_of(int(place) % folds, folds, config) for place, unit in enumerate(order)}
+
+
+def _role_of(part: int, folds: int, config: JobConfig) -> Role:
+    if config.split.fold >= folds:
+        todo = f"folds count from 0 to {folds - 1}"
+        raise UserError(f"there is no fold {config.split.fold}", where="split.fold", todo=todo)
+    return {0: Role.TEST, 1: Role.VAL}.get((part - config.split.fold) % folds, Role.TRAIN)
+
+
+def _dealt(fields: Sequence[str], config: JobConfig) -> dict[str, Role]:
+    """Fields shuffled from the seed and dealt by the fractions, at least one to each split."""
+    if len(fields) < len(Role):
+        what = f"{len(fields)} field(s) of view cannot be divided into train, val and test"
+        raise UserError(what, where="split.kind field", todo="add movies of other fields, or split otherwise")
+    order = np.random.default_rng([config.seed, 5]).permutation(len(fields))
+    wanted = np.array(config.split.fractions) * len(fields)
+    counts = np.maximum(np.floor(wanted).astype(int), 1)
+    left = len(fields) - int(counts.sum())
+    if left < 0:  # small shares were rounded up to one field
+        counts[counts.argmax()] += left
+    counts[np.argsort(counts - wanted, kind="stable")[: max(left, 0)]] += 1
+    roles = np.repeat([Role.TRAIN, Role.VAL, Role.TEST], counts)
+    return {fields[unit]: Role(role) for unit, role in zip(order, roles, strict=True)}
+
+
+def _folds(config: JobConfig) -> int:
+    folds = config.split.folds
+    if not isinstance(folds, int):
+        todo = "give the number of folds"
+        raise UserError("'each' is for movies and fields of view", where="split.folds", todo=todo)
+    return folds
 
 
 def _blocks(length: int, config: JobConfig, gap: int) -> list[tuple[Role, int, int]]:
-    """Cuts [0, length) into the three splits in their order, `gap` left out between them."""
-    share = dict(zip((Role.TRAIN, Role.VAL, Role.TEST), config.split.fractions, strict=True))
-    edges = np.concatenate([[0], np.cumsum([share[role] for role in config.split.order])])
-    cuts = np.round(edges * length).astype(int)
-    last = len(config.split.order) - 1
+    """Cuts [0, length) into parts of the splits in their order, `gap` left out between two splits."""
+    if config.split.folds is None:
+        share = dict(zip((Role.TRAIN, Role.VAL, Role.TEST), config.split.fractions, strict=True))
+        parts = [(role, share[role]) for role in config.split.order]
+    else:
+        folds = _folds(config)
+        every = [(_role_of(part, folds, config), 1 / folds) for part in range(folds)]
+        runs = [(role, list(run)) for role, run in groupby(every, key=lambda part: part[0])]
+        parts = [(role, sum(width for _, width in run)) for role, run in runs]
+    cuts = np.round(np.cumsum([0.0, *(width for _, width in parts)]) * length).astype(int)
+    last = len(parts) - 1
     return [
         (role, int(cuts[i]) + (gap - gap // 2 if i else 0), int(cuts[i + 1]) - (gap // 2 if i < last else 0))
-        for i, role in enumerate(config.split.order)
+        for i, (role, _) in enumerate(parts)
     ]
 
 
-def _by_time_block(config: JobConfig, shapes: Shapes, roles: Mapping[str, Role | None]) -> list[SplitRegion]:
-    """Consecutive frames; the gap covers the pair and the surroundings of an event."""
-    gap = config.split.gap if config.split.gap is not None else config.crops.delta + config.crops.margin
-    return [
-        SplitRegion(role, Region(movie, start, stop, 0, 0, shape[1], shape[2]))
-        for movie, shape in shapes.items()
-        for role, start, stop in _blocks(shape[0], config, gap)
-    ]
-
-
-def _by_tile(config: JobConfig, shapes: Shapes, roles: Mapping[str, Role | None]) -> list[SplitRegion]:
-    """Strips side by side; no crop crosses a border."""
+def _by_time_block(config: JobConfig, movies: Movies) -> list[SplitRegion]:
+    """Consecutive frames; the gap covers the pair, an event and its surroundings."""
     out = []
-    for movie, (frames, height, width) in shapes.items():
-        for role, start, stop in _blocks(height if config.split.axis == "y" else width, config, 0):
-            box = (start, 0, stop, width) if config.split.axis == "y" else (0, start, height, stop)
-            out.append(SplitRegion(role, Region(movie, 0, frames, *box)))
+    for name, facts in movies.items():
+        frames, height, width = facts.shape
+        gap = config.split.gap
+        if gap is None:
+            gap = config.crops.delta + config.crops.margin + facts.longest_event
+        for role, start, stop in _blocks(frames, config, gap):
+            out.append(SplitRegion(role, Region(name, start, stop, 0, 0, height, width)))
     return out
 
 
-def _random_crop(config: JobConfig, shapes: Shapes, roles: Mapping[str, Role | None]) -> list[SplitRegion]:
+def _by_tile(config: JobConfig, movies: Movies) -> list[SplitRegion]:
+    """Strips side by side; no crop crosses a border."""
+    out = []
+    for name, facts in movies.items():
+        frames, height, width = facts.shape
+        for role, start, stop in _blocks(height if config.split.axis == "y" else width, config, 0):
+            box = (start, 0, stop, width) if config.split.axis == "y" else (0, start, height, stop)
+            out.append(SplitRegion(role, Region(name, 0, frames, *box)))
+    return out
+
+
+def _random_crop(config: JobConfig, movies: Movies) -> list[SplitRegion]:
     """Published, leaky: crops of the whole movie, shuffled among the splits."""
-    return [SplitRegion(None, whole(movie, shape)) for movie, shape in shapes.items()]
+    if config.split.folds is not None:
+        raise UserError("crops shuffled at random have no folds", where="split.folds", todo="leave it out")
+    return [SplitRegion(None, whole(name, facts.shape)) for name, facts in movies.items()]
 
 
-_SPLITS: dict[SplitKind, Callable[[JobConfig, Shapes, Mapping[str, Role | None]], list[SplitRegion]]] = {
+_SPLITS: dict[SplitKind, Callable[[JobConfig, Movies], list[SplitRegion]]] = {
     SplitKind.MOVIE: _by_movie,
+    SplitKind.FIELD: _by_field,
     SplitKind.TIME_BLOCK: _by_time_block,
     SplitKind.TILE: _by_tile,
     SplitKind.RANDOM_CROP: _random_crop,

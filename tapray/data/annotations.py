@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from tapray.config import Annotation, AnnotationKind, MovieEntry
 from tapray.data.masks import draw_discs, open_masks, read_event_masks, read_masks
 from tapray.data.movies import Movie
-from tapray.data.places import PLACE_COLUMNS, Places, make_table, merge
+from tapray.data.places import PLACE_COLUMNS, Places, merge, no_places
 from tapray.data.tables import read_division_table, read_event_table, read_track_table
 from tapray.data.tracks import read_tracks
 
-__all__ = ["PLACE_COLUMNS", "READERS", "MaskReader", "Places", "open_event_masks", "read_places"]
-__all__ += ["render_event_masks"]
+__all__ = ["PLACE_COLUMNS", "READERS", "MaskReader", "Places", "open_event_masks", "open_instance_masks"]
+__all__ += ["read_places", "render_event_masks"]
 
 MaskReader = Callable[[int, int], NDArray[np.uint8]]  # frames [start, stop) -> (stop - start, Y, X)
 
@@ -39,6 +39,7 @@ READERS: dict[AnnotationKind, Reader] = {
     AnnotationKind.EVENT_TABLE: Reader(read_event_table, exhaustive=False),
     AnnotationKind.DIVISION_TABLE: Reader(read_division_table, exhaustive=False),
     AnnotationKind.TRACK_TABLE: Reader(read_track_table, exhaustive=False),
+    AnnotationKind.INSTANCE_MASKS: Reader(lambda *_: no_places(), exhaustive=False),
 }
 
 
@@ -49,10 +50,12 @@ def read_places(entry: MovieEntry, movie: Movie) -> Places:
     exhaustive if an annotation is whose events count. Raises UserError, naming the file, for every fault.
     """
     has_masks = any(a.kind is AnnotationKind.EVENT_MASKS for a in entry.annotations)
-    tables, exhaustive = [make_table([], 0, 0, 0, 0.0, 0.0, 0.0)], False
+    tables, exhaustive = [no_places()], False
     for annotation in entry.annotations:
         reader = READERS[annotation.kind]
-        table = reader.read(annotation, entry.name, movie)
+        table = reader.read(annotation, entry.name, movie).assign(
+            frame_slack=annotation.frame_tolerance, slack=annotation.pixel_tolerance
+        )
         if has_masks and annotation.kind is AnnotationKind.CTC_TRACKS:
             tables.append(table[table["kind"] == "negative"])
             continue
@@ -70,15 +73,20 @@ def render_event_masks(places: Places, shape: tuple[int, int, int]) -> MaskReade
     return read
 
 
-def open_event_masks(entry: MovieEntry, movie: Movie) -> MaskReader:
+def open_instance_masks(entry: MovieEntry, movie: Movie) -> Movie | None:
+    """The instance masks of an entry, (T, Y, X) with 0 for ground; None where it has none."""
+    own = [a for a in entry.annotations if a.kind is AnnotationKind.INSTANCE_MASKS]
+    return open_masks(own[0], movie) if own else None
+
+
+def open_event_masks(entry: MovieEntry, movie: Movie, places: Places) -> MaskReader:
     """The event masks of an entry as they were annotated or, where none were, drawn from its places.
 
-    Of several event mask annotations the highest value counts. Raises UserError as `read_places` does, and
-    when reading damaged files.
+    Of several event mask annotations the highest value counts. Raises UserError for damaged files.
     """
     annotated = [a for a in entry.annotations if a.kind is AnnotationKind.EVENT_MASKS]
     if not annotated:
-        return render_event_masks(read_places(entry, movie), movie.shape)
+        return render_event_masks(places, movie.shape)
     masks = [open_masks(annotation, movie) for annotation in annotated]
 
     def read(start: int, stop: int) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 from skimage.measure import regionprops_table
 
+from tapray.entries import Annotation, AnnotationKind
 from tapray.errors import UserError
 
 LINEAGE = "man_track.txt"
@@ -56,10 +57,21 @@ def read_lineage(path: Path) -> pd.DataFrame:
 
 def _four_numbers(line: str, where: str) -> tuple[int, int, int, int]:
     try:
-        label, begin, end, parent = (int(word) for word in line.split())
-    except ValueError as error:
+        label, begin, end, parent = np.array([int(word) for word in line.split()], np.int64).tolist()
+    except (ValueError, OverflowError) as error:
         raise UserError(f"not the four whole numbers L B E P: {line.strip()!r}", where=where) from error
     return label, begin, end, parent
+
+
+def beside(sequence: Path) -> tuple[Annotation, ...]:
+    """What a dataset of the challenge holds beside a sequence 01: tracks 01_GT/TRA, masks 01_ST/SEG."""
+    tracks, masks = (sequence.parent / (sequence.name + tail) for tail in ("_GT", "_ST"))
+    found = []
+    if (tracks / "TRA" / LINEAGE).is_file():
+        found.append(Annotation(kind=AnnotationKind.CTC_TRACKS, path=tracks / "TRA"))
+    if (masks / "SEG").is_dir():
+        found.append(Annotation(kind=AnnotationKind.INSTANCE_MASKS, path=masks / "SEG"))
+    return tuple(found)
 
 
 def write_ctc(folder: Path, tracks: NDArray[np.integer], lineage: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from tapray.config import Annotation
 from tapray.data.movies import Movie, open_movie
-from tapray.data.places import LABELS, make_table
+from tapray.data.places import LABELS, make_table, no_places
 from tapray.errors import UserError
 
 BRIDGE = 3  # px; marks of one event up to twice this apart are joined, yet neighbours are not
@@ -19,11 +19,13 @@ _BLOCK = 32  # frames read at once
 
 
 def open_masks(annotation: Annotation, movie: Movie) -> Movie:
-    """The annotation's masks; UserError unless they have the movie's shape."""
+    """The masks (T, Y, X) of an annotation; UserError unless they are integers of the movie's shape."""
     masks = open_movie(annotation.path)
     if masks.shape != movie.shape:
-        what = f"event masks of shape {masks.shape} for a movie of shape {movie.shape}"
+        what = f"masks of shape {masks.shape} for a movie of shape {movie.shape}"
         raise UserError(what, where=annotation.path, todo=f"the movie is {movie.path}")
+    if masks.dtype.kind == "f":
+        raise UserError(f"masks are {masks.dtype}, not 8 or 16 bit whole numbers", where=annotation.path)
     return masks
 
 
@@ -50,7 +52,7 @@ def read_event_masks(annotation: Annotation, name: str, movie: Movie) -> pd.Data
     covers the event.
     """
     masks = open_masks(annotation, movie)
-    tables = [make_table([], 0, 0, 0, 0.0, 0.0, 0.0)]
+    tables = [no_places()]
     for start, run in _runs(masks):
         for label in (LABELS["division"], LABELS["death"]):
             tables.append(_components(run == label, label, start))

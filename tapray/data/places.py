@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-PLACE_COLUMNS = ("kind", "event_id", "label", "t", "t_end", "y", "x", "radius")
+PLACE_COLUMNS = ("kind", "event_id", "label", "t", "t_end", "y", "x", "radius", "frame_slack", "slack")
 LABELS = {"none": 0, "event": 1, "division": 1, "death": 2}  # event: of a model of two classes
 DEFAULT_RADIUS = (
     16.0  # px, where an annotation says none: a dividing HeLa cell and both daughters at 0.645 um/px
@@ -21,7 +21,7 @@ STEADY_FRAMES = 3  # a known negative is more frames than this from the ends of 
 _DTYPES = dict(
     zip(
         PLACE_COLUMNS,
-        ("str", "int64", "int64", "int64", "int64", "float64", "float64", "float64"),
+        ("str", *["int64"] * 4, *["float64"] * 3, "int64", "float64"),
         strict=True,
     )
 )
@@ -33,7 +33,8 @@ class Places:
 
     table: kind ("event", "negative" or "unknown"); event_id (unique for events, -1 otherwise); label
     (0 none, 1 division, 2 death); t, t_end in frames (event: the last frame before it, while the mother
-    is one body, and the first after it; negative: t_end = t); y, x, radius in pixels.
+    is one body, and the first after it; negative: t_end = t); y, x, radius in pixels; frame_slack and
+    slack: by how many frames and pixels the annotation may be off.
     exhaustive: every event of the movie is an event here, so that what is away from all places is
     negative too.
     """
@@ -51,9 +52,17 @@ def make_table(
     x: ArrayLike,
     radius: ArrayLike,
 ) -> pd.DataFrame:
-    """A table of places; columns may be one value for all. `event_id` is -1 until tables are merged."""
-    columns = np.broadcast_arrays(*map(np.atleast_1d, (kind, -1, label, t, t_end, y, x, radius)))
+    """A table of places without slack; columns may be one value for all.
+
+    `event_id` is -1 until tables are merged.
+    """
+    columns = np.broadcast_arrays(*map(np.atleast_1d, (kind, -1, label, t, t_end, y, x, radius, 0, 0.0)))
     return pd.DataFrame(dict(zip(PLACE_COLUMNS, columns, strict=True))).astype(_DTYPES)
+
+
+def no_places() -> pd.DataFrame:
+    """An empty table of places."""
+    return make_table([], 0, 0, 0, 0.0, 0.0, 0.0)
 
 
 def merge(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -61,9 +70,9 @@ def merge(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
     An event that is near one of the same label in an earlier table is the same event, and is dropped. So
     are negatives and unknown places near any event: the event says more. Near: closer in space than the
-    larger radius of the two (at least 10 px), and at most 2 frames apart.
+    larger radius of the two (at least 10 px), and at most 2 frames apart; the slack of both comes on top.
     """
-    events = make_table([], 0, 0, 0, 0.0, 0.0, 0.0)
+    events = no_places()
     others = [events]
     for table in tables:
         is_event = table["kind"] == "event"
@@ -83,11 +92,13 @@ def merge(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 def near(places: pd.DataFrame, events: pd.DataFrame) -> NDArray[np.bool_]:
     """Which places are near any of the events, as `merge` says."""
-    t, t_end, y, x, radius = (places[name].to_numpy() for name in ("t", "t_end", "y", "x", "radius"))
+    t, t_end, y, x, radius, frames, pixels = (places[name].to_numpy() for name in PLACE_COLUMNS[3:])
     found = np.zeros(len(places), bool)
-    for start, end, at_y, at_x, event_radius in events[["t", "t_end", "y", "x", "radius"]].to_numpy(float):
-        reach = np.maximum(radius, max(event_radius, MIN_RADIUS))
-        apart = np.maximum(t - end, start - t_end)
+    for start, end, at_y, at_x, own, own_frames, own_pixels in events[list(PLACE_COLUMNS[3:])].to_numpy(
+        float
+    ):
+        reach = np.maximum(radius, max(own, MIN_RADIUS)) + pixels + own_pixels
+        apart = np.maximum(t - end, start - t_end) - frames - own_frames
         found |= (np.hypot(y - at_y, x - at_x) < reach) & (apart <= NEAR_FRAMES)
     return found
 

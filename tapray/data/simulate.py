@@ -6,9 +6,6 @@ events and from growth, everything is statistically the same forwards and backwa
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import pandas as pd
 import tifffile
 from numpy.typing import NDArray
 
+from tapray.atomic import atomic_folder
 from tapray.config import Annotation, AnnotationKind, MovieEntry, Role, SimulateConfig
 from tapray.data.ctc import write_ctc
 from tapray.data.sim_motion import DIES, DIVIDES, Lives, Paths, grown_radii, move, plan_lives
@@ -105,16 +103,9 @@ def write_simulation(config: SimulateConfig, folder: Path) -> list[MovieEntry]:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError("exists already", where=folder, todo="remove it or choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with atomic_folder(folder) as beside:
         for index in range(config.n_movies):
             _write_movie(simulate_movie(config, index), beside, f"field_{index + 1}")
-        beside.chmod(0o755)
-        os.replace(beside, folder)
-    except BaseException:
-        shutil.rmtree(beside)
-        raise
     roles = [Role.TRAIN] * (config.n_movies - 2) + [Role.VAL, Role.TEST]
     names = [f"field_{index + 1}" for index in range(config.n_movies)]
     return [_entry(folder, name, role) for name, role in zip(names, roles[-len(names) :], strict=True)]

@@ -101,7 +101,8 @@ def read_event_table(annotation: Annotation, name: str, movie: Movie) -> pd.Data
     if "radius" in table:
         given = table["radius"] != ""
         radius = numbers(table["radius"][given], path).reindex(table.index).fillna(radius)
-        refuse(radius <= 0, path, "radius is not above 0")
+        longest = max(movie.shape[1:])
+        refuse((radius <= 0) | (radius > longest), path, f"radius is not above 0 and at most {longest} px")
     counts = table["quality"].isin(annotation.quality)
     kind = np.where(counts, np.where(label == 0, "negative", "event"), "unknown")
     t_end = t_end.where(kind != "negative", t)

@@ -9,7 +9,8 @@ import pandas as pd
 
 from tapray.config import Annotation
 from tapray.data.ctc import LINEAGE, centroids, read_lineage
-from tapray.data.movies import Movie, open_movie
+from tapray.data.masks import open_masks
+from tapray.data.movies import Movie
 from tapray.data.places import LABELS, MIN_RADIUS, make_table, steady
 from tapray.errors import UserError
 
@@ -23,20 +24,20 @@ def read_tracks(annotation: Annotation, name: str, movie: Movie) -> pd.DataFrame
     frame, t_end the first of a child, y and x its centroid at t, radius the distance to the far side of
     the farthest child, masks taken as discs. Unknown: a track with children otherwise, from its end to
     the child; a track without children that ends before the last frame, at its end and the frame after,
-    unless it is within its own radius (at least 10 px) of the border. Negative: see `places.steady`; a
+    unless it is within its own radius (at least 10 px) of the border; a death instead where the
+    annotation says so of such ends. Negative: see `places.steady`; a
     track that begins with the movie or ends with it has no end there.
     """
-    masks = open_movie(annotation.path)
-    if masks.shape != movie.shape:
-        what = f"masks of shape {masks.shape} for a movie of shape {movie.shape}"
-        raise UserError(what, where=annotation.path, todo=f"the movie is {movie.path}")
+    masks = open_masks(annotation, movie)
     lineage = read_lineage(annotation.path / LINEAGE)
     points = centroids(masks.read(t, t + 1)[0] for t in range(masks.shape[0]))
     _check(points, lineage, annotation.path)
     points["radius"] = np.sqrt(points["area"] / np.pi)
     calm = points[steady(points, open_ends=(0, movie.shape[0] - 1))]
     negatives = make_table("negative", 0, calm["t"], calm["t"], calm["y"], calm["x"], calm["radius"])
-    return pd.concat([_ends_with_children(points, lineage), _other_ends(points, lineage, movie), negatives])
+    return pd.concat(
+        [_ends_with_children(points, lineage), _other_ends(points, lineage, movie, annotation), negatives]
+    )
 
 
 def _check(points: pd.DataFrame, lineage: pd.DataFrame, folder: Path) -> None:
@@ -85,8 +86,10 @@ def _ends_with_children(points: pd.DataFrame, lineage: pd.DataFrame) -> pd.DataF
     )
 
 
-def _other_ends(points: pd.DataFrame, lineage: pd.DataFrame, movie: Movie) -> pd.DataFrame:
-    """Unknown places where a track ends inside the field and the movie: death, a miss, or out of focus."""
+def _other_ends(
+    points: pd.DataFrame, lineage: pd.DataFrame, movie: Movie, annotation: Annotation
+) -> pd.DataFrame:
+    """Where a track ends inside the field and the movie: death, a miss, or out of focus."""
     n_frames, height, width = movie.shape
     childless = ~lineage["label"].isin(lineage["parent"]) & (lineage["end"] < n_frames - 1)
     last = lineage[childless].merge(points, left_on=["label", "end"], right_on=["id", "t"])
@@ -95,6 +98,7 @@ def _other_ends(points: pd.DataFrame, lineage: pd.DataFrame, movie: Movie) -> pd
         [last["y"], last["x"], height - 1 - last["y"], width - 1 - last["x"]], axis=0
     )
     inside = last[to_border > reach]
+    kind, label = ("event", LABELS["death"]) if annotation.ends == "death" else ("unknown", 0)
     return make_table(
-        "unknown", 0, inside["t"], inside["t"] + 1, inside["y"], inside["x"], reach[inside.index]
+        kind, label, inside["t"], inside["t"] + 1, inside["y"], inside["x"], reach[inside.index]
     )

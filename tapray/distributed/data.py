@@ -1,91 +1,211 @@
-"""Ray Data: movies into labelled shards, and frames for the pretraining workers."""
+"""Ray Data: movies, frame range by frame range, into labelled shards and into pretraining's frames."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import ray
 import ray.data
 from numpy.typing import NDArray
+from ray.data.block import BlockMetadata
 
-from tapray.config import CropConfig
+from tapray.config import CropConfig, JobConfig, SamplerKind
 from tapray.console import Reporter
 from tapray.crops.draw import Region
-from tapray.crops.shards import FRAMES_PER_SHARD, make_shard, write_table
+from tapray.crops.shards import CUT_COLUMNS, ShardReader, frames_part, make_shard, tensor_column, write_shard
+from tapray.crops.splits import whole
 from tapray.data.movies import Movie
+from tapray.pretrain import frames as store
+
+RANGE_BYTES = 64 << 20  # of the frames and crops that a task holds; it takes about four times as much
+
+
+@dataclass(frozen=True)
+class FrameRange:
+    """The work of one task: frames [start, stop) of a region, and those up to `end` which its pairs need."""
+
+    part: int
+    region: Region
+    start: int
+    stop: int
+    end: int
+
+
+def frame_ranges(regions: Iterable[Region], bytes_per_frame: Sequence[int], delta: int) -> list[FrameRange]:
+    """Cuts regions into ranges of about RANGE_BYTES; they depend on the movies alone, not on the cluster.
+
+    Args:
+        bytes_per_frame: of each region, the bytes that a frame and its crops take in memory.
+    """
+    ranges: list[FrameRange] = []
+    for region, size in zip(regions, bytes_per_frame, strict=True):
+        step = max(1, RANGE_BYTES // max(size, 1) - delta)
+        for start in range(region.start, region.stop, step):
+            stop = min(start + step, region.stop)
+            ranges.append(FrameRange(len(ranges), region, start, stop, min(stop + delta, region.stop)))
+    return ranges
+
+
+class MovieDatasource(ray.data.Datasource):
+    """Frames of movies, one row and one read task a range: part (int64), frames (n, h, w) as on disk.
+
+    Each task reads its own frames only, so that memory does not grow with the length of a movie.
+    """
+
+    def __init__(self, movies: Mapping[str, Movie], ranges: Sequence[FrameRange]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray has no type here
+        self._movies, self._ranges = dict(movies), ranges
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of all frames."""
+        return sum(self._bytes(item) for item in self._ranges)
+
+    def _bytes(self, item: FrameRange) -> int:
+        r = item.region
+        pixels = (item.end - item.start) * (r.bottom - r.top) * (r.right - r.left)
+        return pixels * self._movies[r.movie].dtype.itemsize
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ray.data.ReadTask]:
+        """One task a range, whatever the parallelism: what a task writes must not depend on the machine."""
+        shared = {name: ray.put(movie) for name, movie in self._movies.items()}  # once, not once a task
+        return [
+            ray.data.ReadTask(
+                _reader(shared[item.region.movie], item), BlockMetadata(1, self._bytes(item), None)
+            )
+            for item in self._ranges
+        ]
+
+
+def _reader(movie: ray.ObjectRef[Movie], item: FrameRange) -> Callable[[], Iterator[pa.Table]]:
+    def read() -> Iterator[pa.Table]:
+        r = item.region
+        frames = ray.get(movie).read(item.start, item.end)[:, r.top : r.bottom, r.left : r.right]
+        column = tensor_column(np.ascontiguousarray(frames).reshape(1, *frames.shape))
+        yield pa.table({"part": pa.array([item.part]), "frames": column})
+
+    return read
+
+
+def _for_each(
+    movies: Mapping[str, Movie],
+    ranges: Sequence[FrameRange],
+    work: Callable[[int, NDArray[Any]], dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """What `work` returns for each range's part and frames, in the order in which tasks end.
+
+    Reading and working are one task each (Ray Data fuses them), so frames never pass through the
+    object store; the memory asked for keeps machines of many cores from starting too many.
+    """
+
+    def run(batch: dict[str, Any]) -> dict[str, Any]:
+        record = work(int(batch["part"][0]), batch["frames"][0])
+        return {key: np.array([value]) for key, value in record.items()}
+
+    needs = {"memory": 4 * RANGE_BYTES}
+    frames = ray.data.read_datasource(MovieDatasource(movies, ranges), **needs)
+    yield from frames.map_batches(run, batch_size=None, zero_copy_batch=True, **needs).iter_rows()
 
 
 def write_shards(
-    movies: list[Movie],
-    index: pd.DataFrame,
-    config: CropConfig,
-    score_size: int,
-    folder: Path,
-    reporter: Reporter,
+    movies: Mapping[str, Movie], index: pd.DataFrame, config: CropConfig, folder: Path, reporter: Reporter
 ) -> list[dict[str, Any]]:
-    """Cuts and writes every shard, in parallel over frame ranges.
+    """Cuts and writes every shard that is not there yet, in parallel over frame ranges.
 
-    Each task reads only its frames and writes its own files whole or not at all; what a file
-    holds depends on its frame range alone, so that any number of workers gives the same bytes.
+    What a file holds depends on its frame range alone and it appears whole or not at all, so that any
+    number of workers, and a run that was killed and started again, give the same bytes.
+
+    Args:
+        index: by movie and frame, in the order of `movies` or any other.
 
     Returns:
         One record per shard: part, movie, start, stop, crops, bytes.
     """
-    tasks: list[dict[str, Any]] = []
-    for movie in movies:
-        rows = index[index.movie == movie.name]
-        for start in range(0, movie.shape[0], FRAMES_PER_SHARD):
-            stop = min(start + FRAMES_PER_SHARD, movie.shape[0])
-            crops = rows[(rows.t >= start) & (rows.t < stop)]
-            tasks.append({"part": len(tasks), "movie": movie, "start": start, "stop": stop, "crops": crops})
+    regions = [whole(name, movie.shape) for name, movie in movies.items()]
+    per_frame = index.groupby("movie").size() / pd.Series({name: m.shape[0] for name, m in movies.items()})
+    ranges = frame_ranges(
+        regions,
+        [_bytes(movie, float(per_frame.get(name, 0)), config) for name, movie in movies.items()],
+        config.delta,
+    )
+    rows = [_rows(index, item) for item in ranges]
+    table = ray.put(index[CUT_COLUMNS])
+    todo = [item for item in ranges if not frames_part(folder, item.part).exists()]
 
-    def write(row: dict[str, Any]) -> dict[str, Any]:
-        task = tasks[row["id"]]
-        crop_table, frame_table = make_shard(
-            task["movie"], task["start"], task["stop"], task["crops"], config, score_size
-        )
-        size = write_table(frame_table, folder / f"frames-{task['part']:05d}.parquet")
-        if len(crop_table):
-            size += write_table(crop_table, folder / f"crops-{task['part']:05d}.parquet")
-        facts = {key: task[key] for key in ("part", "start", "stop")}
-        return {**facts, "movie": task["movie"].name, "crops": len(crop_table), "bytes": size}
+    def work(part: int, frames: NDArray[Any]) -> dict[str, Any]:
+        item, crops = ranges[part], ray.get(table).iloc[rows[part]]
+        own = item.stop - item.start
+        write_shard(folder, part, make_shard(frames, item.start, own, item.region.movie, crops, config))
+        return {"part": part}
 
-    records = []
-    dataset = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(write)
     with reporter.task("crop pairs", len(index), "pair") as progress:
-        for record in dataset.iter_rows():
-            progress.advance(record["crops"])
-            records.append(record)
-    return sorted(records, key=lambda record: int(record["part"]))
-
-
-def frames_dataset(movies: dict[str, Movie], regions: list[Region]) -> ray.data.Dataset:
-    """The frames that pretraining may see, one row each (region, t, frame), in the object store.
-
-    Materialised, so that no CPU has to be left free while the training workers hold theirs,
-    and each worker reads the same shared memory.
-    """
-    tasks = [
-        (number, movies[region.movie], region, t, min(t + FRAMES_PER_SHARD, region.stop))
-        for number, region in enumerate(regions)
-        for t in range(region.start, region.stop, FRAMES_PER_SHARD)
+        waiting = {item.part for item in todo}
+        progress.advance(sum(_count(rows[item.part]) for item in ranges if item.part not in waiting))
+        for record in _for_each(movies, todo, work) if todo else ():
+            progress.advance(_count(rows[record["part"]]))
+    reader = ShardReader(folder)
+    return [
+        {
+            **{"part": item.part, "start": item.start, "stop": item.stop, "movie": item.region.movie},
+            **{"crops": _count(rows[item.part]), "bytes": reader.size(item.part)},
+        }
+        for item in ranges
     ]
 
-    def read(row: dict[str, Any]) -> list[dict[str, Any]]:
-        number, movie, region, start, stop = tasks[row["id"]]
-        frames = movie.read(start, stop)[:, region.top : region.bottom, region.left : region.right]
-        return [{"region": number, "t": start + i, "frame": frame} for i, frame in enumerate(frames)]
 
-    lazy = ray.data.range(len(tasks), override_num_blocks=len(tasks)).flat_map(read)
-    frames: ray.data.Dataset = lazy.materialize()
-    return frames
+def _bytes(movie: Movie, crops: float, config: CropConfig) -> int:
+    """Bytes of a frame with its crops."""
+    _, height, width = movie.shape
+    return int((height * width + 2 * crops * config.size**2) * movie.dtype.itemsize)
 
 
-def collect_frames(shard: Any, regions: list[Region]) -> list[NDArray[Any]]:
-    """A worker's frames: (T, h, w) for each region, in frame order whatever the block order."""
-    rows: list[dict[int, NDArray[Any]]] = [{} for _ in regions]
-    for row in shard.iter_rows():
-        rows[row["region"]][row["t"]] = row["frame"]
-    return [np.stack([own[t] for t in sorted(own)]) for own in rows]
+def _rows(index: pd.DataFrame, item: FrameRange) -> slice:
+    """The crops of a range: rows of one movie and rising frames lie together."""
+    inside = index["t"].between(item.start, item.stop - 1)
+    own = np.flatnonzero((index["movie"] == item.region.movie) & inside)
+    return slice(int(own[0]), int(own[-1]) + 1) if len(own) else slice(0, 0)
+
+
+def _count(rows: slice) -> int:
+    return int(rows.stop - rows.start)
+
+
+def write_frames(
+    movies: Mapping[str, Movie],
+    samplers: Mapping[Region, Sequence[SamplerKind]],
+    config: JobConfig,
+    shards: Path,
+    folder: Path,
+    reporter: Reporter,
+) -> None:
+    """Decodes the frames of regions into `folder` with the weights of their samplers; see pretrain.frames.
+
+    Every movie is read once, whatever the number of workers, epochs and nodes that share the folder.
+    """
+    regions, reader = list(samplers), ShardReader(shards)
+    folders = {region: store.region_folder(folder, region) for region in regions}
+    for region, target in folders.items():
+        limits = reader.ranges(region.movie)[region.start : region.stop]
+        store.create(target, region, movies[region.movie].dtype, limits, config)
+    sizes = [(r.bottom - r.top) * (r.right - r.left) * 4 for r in regions]  # scores are made in float32
+    ranges = frame_ranges(regions, sizes, config.crops.delta)
+
+    def work(part: int, frames: NDArray[Any]) -> dict[str, Any]:
+        item = ranges[part]
+        first = item.start - item.region.start
+        store.fill(folders[item.region], first, frames, item.stop - item.start, config)
+        return {"frames": item.stop - item.start}
+
+    with reporter.task("frames", sum(r.stop - r.start for r in regions), "frame") as progress:
+        for record in _for_each(movies, ranges, work):
+            progress.advance(record["frames"])
+    for region, kinds in samplers.items():
+        for kind in kinds:
+            store.weigh(folders[region], region, config, kind)

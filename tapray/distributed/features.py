@@ -14,12 +14,12 @@ import ray.data
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from tapray.atomic import atomic_folder
 from tapray.config import JobConfig
 from tapray.console import Reporter
 from tapray.crops.shards import ShardReader, write_table
 from tapray.model.encoders import build_encoder
 from tapray.model.tap import TapNet, freeze
-from tapray.runfolder import atomic_folder
 from tapray.study.fit import in_batches
 from tapray.study.store import encoder_name, frozen_encoders
 

@@ -16,28 +16,24 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tapray.atomic import atomic_write
 from tapray.config import JobConfig, Role
 from tapray.console import Reporter
-from tapray.crops.draw import CropStream, Region, Source
-from tapray.crops.shards import ShardReader
-from tapray.data.movies import Movie
+from tapray.crops.draw import Region
 from tapray.distributed.cluster import interruptible
-from tapray.distributed.data import collect_frames, frames_dataset
 from tapray.errors import UserError
 from tapray.model.tap import TapNet, initialise
 from tapray.model.weights import load_training, save_training
+from tapray.pretrain.frames import open_stream
 from tapray.pretrain.loop import Batches, make_optimizer, train_step, validate
-from tapray.pretrain.sources import region_source
-from tapray.runfolder import atomic_write
 
 LOG_EVERY = 10  # steps between records
 
 
 def pretrain(
     config: JobConfig,
-    movies: dict[str, Movie],
     regions: dict[Role, list[Region]],
-    shards: Path,
+    frames: Path,
     storage: Path,
     name: str,
     log: Path,
@@ -48,6 +44,7 @@ def pretrain(
     Called again with the same `storage` and `name` it continues from the last checkpoint.
 
     Args:
+        frames: folder of the regions' frames (see pretrain.frames), which every worker reaches.
         log: JSON lines of step, epoch, loss, arrow (training accuracy), val_arrow, pairs_per_s.
 
     Raises:
@@ -55,20 +52,15 @@ def pretrain(
         KeyboardInterrupt: it was interrupted; the last checkpoint is kept.
     """
     _check_resources(config)
-    both = [*regions[Role.TRAIN], *regions[Role.VAL]]
     loop = {
         "config": config.model_dump_json(),
-        "regions": both,
-        "shapes": {movie.name: movie.shape for movie in movies.values()},
-        "n_train": len(regions[Role.TRAIN]),
-        "shards": str(shards.resolve()),
+        "regions": (regions[Role.TRAIN], regions[Role.VAL]),
+        "frames": str(frames.resolve()),
         "log": str(log.resolve()),
     }
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config=loop,
-        datasets={"frames": frames_dataset(movies, both)},
-        dataset_config=ray.train.DataConfig(datasets_to_split=[]),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.ray.train_workers, use_gpu=config.ray.use_gpu
         ),
@@ -116,10 +108,10 @@ def _train_worker(loop: dict[str, Any]) -> None:
     config = JobConfig.model_validate_json(loop["config"])
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     rank, world = context.get_world_rank(), context.get_world_size()
-    sources = _sources(config, loop)
+    store, sampler = Path(loop["frames"]), config.pretrain.sampler
     train, val = (
-        Batches(_stream(config, part), config.pretrain, rank, world, device)
-        for part in (sources[: loop["n_train"]], sources[loop["n_train"] :])
+        Batches(open_stream(store, part, config, sampler, config.seed), config.pretrain, rank, world, device)
+        for part in loop["regions"]
     )
     net = TapNet(config.pretrain.preset)
     initialise(net, torch.Generator().manual_seed(config.seed))
@@ -183,21 +175,6 @@ def _sum_over_workers(values: np.ndarray[Any, Any]) -> list[float]:
         tensor = tensor.to(ray.train.torch.get_device())
         dist.all_reduce(tensor)
     return [float(value) for value in tensor]
-
-
-def _sources(config: JobConfig, loop: dict[str, Any]) -> list[Source]:
-    """The regions' frames from Ray Data, with the drawing weights of the sampler."""
-    regions: list[Region] = loop["regions"]
-    frames = collect_frames(ray.train.get_dataset_shard("frames"), regions)
-    reader = ShardReader(Path(loop["shards"]))
-    return [
-        region_source(config, reader, region, loop["shapes"][region.movie], own)
-        for region, own in zip(regions, frames, strict=True)
-    ]
-
-
-def _stream(config: JobConfig, sources: list[Source]) -> CropStream:
-    return CropStream(sources, config.pretrain.size, config.crops.delta, config.crops.intensity, config.seed)
 
 
 class _Log:

@@ -19,13 +19,13 @@ from ray import tune
 from ray.tune.search import Searcher
 from safetensors.torch import save_file
 
+from tapray.atomic import atomic_folder, atomic_write
 from tapray.config import JobConfig
 from tapray.distributed.cluster import interruptible
 from tapray.distributed.searcher import CellSearch, cell_of
 from tapray.errors import UserError
 from tapray.model.heads import Head
 from tapray.model.tap import TapNet
-from tapray.runfolder import atomic_folder, atomic_write
 from tapray.study.cells import SEARCH_SEED, Cell, Run, as_settings, final_record, run_cell, search_score
 from tapray.study.results import read_records, run_name, trial_name
 from tapray.study.space import space

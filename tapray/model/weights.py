@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tapray.atomic import atomic_folder
 from tapray.errors import UserError
 from tapray.model.tap import TapNet
-from tapray.runfolder import atomic_folder
 
 
 def save_tap(net: TapNet, folder: Path, **facts: Any) -> None:

@@ -61,8 +61,8 @@ class Batches:
         return swap(self._share(VALIDATION_EPOCH, step), self._generator(VALIDATION_EPOCH, step))
 
     def _share(self, epoch: int, step: int) -> Tensor:
-        places = self.stream.places(epoch, step, self.config.batch)[self.rank :: self.world]
-        return torch.from_numpy(self.stream.cut(places)).to(self.device)
+        positions = self.stream.positions(epoch, step, self.config.batch)[self.rank :: self.world]
+        return torch.from_numpy(self.stream.cut(positions)).to(self.device)
 
     def _generator(self, epoch: int, step: int) -> torch.Generator:
         """Independent of all other steps and ranks."""

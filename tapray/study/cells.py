@@ -88,7 +88,8 @@ def run_cell(run: Run, splits: tuple[str, ...]) -> Fitted:
     Search trials ask for ("val",) alone, so that they cannot see the test crops.
     """
     index = _index(run.store)
-    rows = draw_budget(index, run.cell.budget, run.config.study.negatives_per_event, run.seed)
+    study = run.config.study
+    rows = draw_budget(index, run.cell.budget, study.negatives_per_event, run.seed, study.budget_unit)
     generator = torch.Generator().manual_seed(run.seed * 7919 + 11)
     where = {split: index.loc[index.split == split, "crop_id"].to_numpy(copy=True) for split in splits}
     labels = torch.from_numpy(index.label.to_numpy().astype(np.int64))
@@ -160,7 +161,7 @@ def final_record(run: Run, fitted: Fitted) -> tuple[dict[str, Any], Calibration,
         "init": cell.init.value,
         "head": cell.head.value,
         "budget": cell.budget,
-        "budget_unit": "events",
+        "budget_unit": run.config.study.budget_unit,
         "seed": run.seed,
         "split": run.config.split.kind.value,
         "n_train": len(fitted.train),

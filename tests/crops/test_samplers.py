@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.stats import rankdata
 
 from tapray.config import SamplerKind
-from tapray.crops.samplers import STRIDE, Scores, grid_shape, score_pair, weights
+from tapray.crops.samplers import STRIDE, grid_shape, pair_weights, smooth
+from tapray.crops.samplers import score_pair as score_smoothed
 
 SIZE = 16
+
+
+def score_pair(first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
+    return score_smoothed(smooth(first), smooth(second), size)
+
+
+def weights(change: np.ndarray, kind: SamplerKind, candidates: float) -> np.ndarray:
+    """Of places (P, gy, gx) of that change and brightness, summing to 1."""
+    rows = np.stack(list(pair_weights(np.stack([change, change], axis=1), kind, candidates)))
+    return (rows / rows.sum()).reshape(change.shape)
 
 
 def ground(seed: int = 0, shape: tuple[int, int] = (64, 96)) -> np.ndarray:
@@ -34,11 +47,9 @@ def test_a_planted_change_scores_highest_in_the_crop_around_it(size: int) -> Non
 def test_scores_are_those_of_the_central_two_thirds() -> None:
     frame = ground()
     frame[30:34, 50:60] += 3
-    from scipy.ndimage import gaussian_filter
-
-    smooth = gaussian_filter(frame, 2.0, mode="nearest")
+    flat = gaussian_filter(frame, 2.0, mode="nearest")
     _, brightness = score_pair(frame, frame, 24)  # central 16 of 24
-    expected = smooth[8 + 4 : 8 + 20, 40 + 4 : 40 + 20].mean()
+    expected = flat[8 + 4 : 8 + 20, 40 + 4 : 40 + 20].mean()
     assert brightness[1, 5] == pytest.approx(expected, rel=1e-3)
 
 
@@ -59,7 +70,7 @@ def test_the_direction_of_time_does_not_matter_to_the_order_of_places() -> None:
 @pytest.mark.parametrize("shape", [(3, 4, 5), (2, 1, 1)])
 def test_weights_sum_to_one_also_without_contrast(kind: SamplerKind, shape: tuple[int, ...]) -> None:
     same = np.zeros(shape, np.float32)
-    drawn = weights(Scores(same, same), kind, 5000)
+    drawn = weights(same, kind, 5000)
     assert drawn.shape == shape
     assert drawn.sum() == pytest.approx(1)
     assert np.ptp(drawn) == 0  # equal places are drawn alike
@@ -68,7 +79,7 @@ def test_weights_sum_to_one_also_without_contrast(kind: SamplerKind, shape: tupl
 def test_change_weights_are_the_best_of_so_many_uniform_draws() -> None:
     rng, k, n = np.random.default_rng(0), 12, 60
     change = rng.normal(size=(1, 6, 10)).astype(np.float32)
-    drawn = weights(Scores(change, change), SamplerKind.CHANGE, k).ravel()
+    drawn = weights(change, SamplerKind.CHANGE, k).ravel()
     best = change.ravel()[rng.integers(n, size=(40_000, k))].max(axis=1)
     counts = np.array([(best == value).mean() for value in change.ravel()])
     assert drawn == pytest.approx(counts, abs=0.02)
@@ -78,12 +89,28 @@ def test_change_weights_are_the_best_of_so_many_uniform_draws() -> None:
 def test_a_jump_of_a_whole_frame_draws_no_more_crops_to_its_pair() -> None:
     change = np.random.default_rng(0).random((1, 5, 5)).astype(np.float32).repeat(2, axis=0)
     change[1] *= 1024
-    drawn = weights(Scores(change, change), SamplerKind.CHANGE, 12)
+    drawn = weights(change, SamplerKind.CHANGE, 12)
     assert drawn[0].sum() == pytest.approx(drawn[1].sum())
 
 
 def test_foreground_draws_from_the_brighter_half_alone() -> None:
     bright = np.arange(20, dtype=np.float32).reshape(1, 4, 5)
-    drawn = weights(Scores(bright * 0, bright), SamplerKind.FOREGROUND, 12).ravel()
+    drawn = weights(bright, SamplerKind.FOREGROUND, 12).ravel()
     assert (drawn[:10] == 0).all()
     assert drawn[10:] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("sample", [1 << 20, 40])
+def test_quantiles_are_ranks_among_all_places_or_a_sample_of_them(
+    sample: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = np.random.default_rng(3).gamma(1, size=(6, 5, 8)).astype(np.float32).round(1)  # with ties
+    monkeypatch.setattr("tapray.crops.samplers.SAMPLE", sample)
+    drawn = weights(change, SamplerKind.CHANGE, 4)
+    over_usual = change / np.median(change, axis=(1, 2), keepdims=True)
+    expected = (rankdata(over_usual) - 0.5).reshape(change.shape) ** 3
+    expected /= expected.sum()
+    if sample > change.size:
+        np.testing.assert_allclose(drawn, expected, rtol=1e-9)
+    else:
+        assert np.corrcoef(drawn.ravel(), expected.ravel())[0, 1] > 0.97

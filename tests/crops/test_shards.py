@@ -14,11 +14,10 @@ import tifffile
 
 from tapray.config import CropConfig
 from tapray.crops.normalise import frame_ranges, normalise
-from tapray.crops.samplers import grid_shape, score_pair
-from tapray.crops.shards import ShardReader, cut_crops, make_shard, write_table
+from tapray.crops.shards import ShardReader, cut_crops, make_shard, write_shard, write_table
 from tapray.data.movies import Movie, open_movie
 
-SHAPE, SIZE, SCORED = (10, 40, 52), 12, 16
+SHAPE, SIZE = (10, 40, 52), 12
 
 
 @pytest.fixture
@@ -39,11 +38,10 @@ def write(movie: Movie, folder: Path, delta: int, parts: tuple[int, ...] = (0, 4
     crops, config = index(delta), CropConfig(size=SIZE, delta=delta)
     for part, (start, stop) in enumerate(pairwise(parts)):
         own = crops[(crops.t >= start) & (crops.t < stop)]
-        crop_table, frame_table = make_shard(movie, start, stop, own, config, SCORED)
-        assert len(crop_table) == len(own)
-        write_table(frame_table, folder / f"frames-{part:05d}.parquet")
-        if len(own):
-            write_table(crop_table, folder / f"crops-{part:05d}.parquet")
+        frames = movie.read(start, min(stop + delta, SHAPE[0]))
+        tables = make_shard(frames, start, stop - start, "m", own, config)
+        assert [len(table) for table in tables] == [len(own), stop - start]
+        write_shard(folder, part, tables)
     write_table(pa.Table.from_pandas(crops, preserve_index=False), folder / "index.parquet")
     return ShardReader(folder)
 
@@ -77,17 +75,6 @@ def test_the_reader_normalises_by_whole_frames(movie: Movie, tmp_path: Path) -> 
         assert np.array_equal(pairs, normalise(cut_crops(frames, own, 0, SIZE), ranges[t], "linear"))
 
 
-@pytest.mark.parametrize("delta", [1, 3])
-def test_every_frame_pair_has_its_score_maps_across_shards(movie: Movie, tmp_path: Path, delta: int) -> None:
-    reader, frames = write(movie, tmp_path / "s", delta), movie.read(0, SHAPE[0])
-    scores = reader.scores("m", grid_shape(*SHAPE[1:], SCORED))
-    assert scores.change.shape == scores.brightness.shape == (SHAPE[0] - delta, 4, 5)
-    flat = normalise(frames, frame_ranges(frames, "linear"), "linear")
-    for t in range(SHAPE[0] - delta):
-        expected = score_pair(flat[t], flat[t + delta], SCORED)
-        assert np.array_equal(np.stack([scores.change[t], scores.brightness[t]]), expected)
-
-
 def test_the_same_movie_gives_the_same_bytes(movie: Movie, tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(movie, tmp_path / name, 1)
@@ -100,7 +87,17 @@ def test_the_same_movie_gives_the_same_bytes(movie: Movie, tmp_path: Path) -> No
 
 def test_a_range_without_crops_has_an_empty_table_of_the_same_type(movie: Movie) -> None:
     config = CropConfig(size=SIZE)
-    none, _ = make_shard(movie, 0, 4, index(1).iloc[:0], config, SCORED)
-    some, _ = make_shard(movie, 0, 4, index(1).iloc[:2], config, SCORED)
+    frames = movie.read(0, 5)
+    none, _ = make_shard(frames, 0, 4, "m", index(1).iloc[:0], config)
+    some, _ = make_shard(frames, 0, 4, "m", index(1).iloc[:2], config)
     assert (len(none), len(some)) == (0, 2)
     assert none.schema == some.schema
+
+
+def test_the_size_of_a_part_is_that_of_its_files(movie: Movie, tmp_path: Path) -> None:
+    reader = write(movie, tmp_path / "s", 1, (0, 9, 10))  # no pair begins in the last frame
+    assert not (tmp_path / "s" / "crops-00001.parquet").exists()
+    files = {part: list((tmp_path / "s").glob(f"*-0000{part}.parquet")) for part in (0, 1)}
+    assert [len(found) for found in files.values()] == [2, 1]
+    for part, found in files.items():
+        assert reader.size(part) == sum(path.stat().st_size for path in found)

@@ -15,12 +15,16 @@ from tapray.configfile import parse_config
 from tapray.crops.audit import Audit, audit
 from tapray.crops.draw import Region
 from tapray.crops.sites import labelled_crops
-from tapray.crops.splits import pretrain_regions, split_regions
+from tapray.crops.splits import MovieFacts, pretrain_regions, split_regions
 from tapray.data.annotations import Places, render_event_masks
 from tapray.data.places import make_table, merge
 from tapray.errors import UserError
 
 ROLES = dict(zip("abc", Role, strict=True))
+
+
+def movies(shape: tuple[int, int, int], names: str = "abc", longest: int = 0) -> dict[str, MovieFacts]:
+    return {name: MovieFacts(shape, ROLES[name], longest_event=longest) for name in names}
 
 
 def job(kind: str, size: int = 12, delta: int = 1, **split: object) -> JobConfig:
@@ -45,7 +49,7 @@ def everywhere(shape: tuple[int, int, int], rng: np.random.Generator) -> Places:
 
 def audited(config: JobConfig, shape: tuple[int, int, int], seed: int) -> Audit:
     rng = np.random.default_rng(seed)
-    regions = split_regions(config, dict.fromkeys("abc", shape), ROLES)
+    regions = split_regions(config, movies(shape))
     parts = []
     for movie in "abc":
         places, own = everywhere(shape, rng), [item for item in regions if item.region.movie == movie]
@@ -84,7 +88,7 @@ def test_no_test_crop_overlaps_what_is_trained_on(
     config, shape = job(kind, size, delta, gap=gap, axis=axis, order=order), (frames, height, width)
     if kind != "movie":  # a movie always fits here, a part of one may not
         with contextlib.suppress(UserError):
-            split_regions(config, dict.fromkeys("abc", shape), ROLES)
+            split_regions(config, movies(shape))
             assert not audited(config, shape, seed).leaks
         return
     assert not audited(config, shape, seed).leaks
@@ -101,7 +105,7 @@ def test_the_published_split_leaks_and_the_audit_says_so() -> None:
 
 def test_pretraining_on_test_frames_is_a_leak_too() -> None:
     config = job("movie")
-    regions = split_regions(config, dict.fromkeys("abc", (12, 64, 64)), ROLES)
+    regions = split_regions(config, movies((12, 64, 64)))
     assert [region.movie for region in pretrain_regions(config, regions)] == ["a"]
     wider = config.model_copy(
         update={"pretrain": config.pretrain.model_copy(update={"include": (Role.TRAIN, Role.TEST)})}
@@ -111,7 +115,7 @@ def test_pretraining_on_test_frames_is_a_leak_too() -> None:
 
 
 def regions(kind: str, shape: tuple[int, int, int], **split: object) -> list[tuple[Role | None, Region]]:
-    items = split_regions(job(kind, **split), {"a": shape}, ROLES)
+    items = split_regions(job(kind, **split), movies(shape, "a"))
     return [(item.role, item.region) for item in items]
 
 
@@ -143,7 +147,7 @@ def test_the_published_split_is_one_part_without_a_role() -> None:
 
 def test_a_movie_without_a_role_is_the_users_fault() -> None:
     with pytest.raises(UserError, match="b: has no role"):
-        split_regions(job("movie"), {"a": (5, 30, 30), "b": (5, 30, 30)}, {"a": Role.TRAIN})
+        split_regions(job("movie"), {"a": MovieFacts((5, 30, 30), Role.TRAIN), "b": MovieFacts((5, 30, 30))})
 
 
 @pytest.mark.parametrize(
@@ -152,8 +156,92 @@ def test_a_movie_without_a_role_is_the_users_fault() -> None:
 )
 def test_a_part_too_small_for_a_crop_pair_is_the_users_fault(kind: str, shape: tuple[int, int, int]) -> None:
     with pytest.raises(UserError, match="cannot hold a crop pair of 16 px"):
-        split_regions(job(kind), {"a": shape}, ROLES)
+        split_regions(job(kind), movies(shape, "a"))
 
 
 def test_every_kind_of_split_is_tested_here() -> None:
-    assert {kind.value for kind in SplitKind} == {"movie", "time_block", "tile", "random_crop"}
+    assert {kind.value for kind in SplitKind} == {"movie", "field", "time_block", "tile", "random_crop"}
+
+
+def test_the_default_gap_covers_the_longest_event() -> None:
+    items = split_regions(job("time_block"), movies((60, 20, 30), "a", longest=4))
+    assert items[1].region.start - items[0].region.stop == 1 + 2 + 4
+
+
+def roles_of(config: JobConfig, facts: dict[str, MovieFacts]) -> dict[str, Role | None]:
+    return {item.region.movie: item.role for item in split_regions(config, facts)}
+
+
+@given(n=st.integers(3, 9), folds=st.one_of(st.just("each"), st.integers(3, 9)), seed=st.integers(0, 50))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_over_the_folds_every_field_is_tested_once(n: int, folds: int | str, seed: int) -> None:
+    shape, fields = (9, 30, 30), [f"f{i // 2}" for i in range(2 * n)]  # two movies of each field
+    shared = {str(i): MovieFacts(shape, field=field) for i, field in enumerate(fields)}
+    with pytest.raises(UserError, match="some movies share a field of view"):
+        split_regions(job("movie", folds=folds), shared)
+    own = {name: MovieFacts(shape, field=name) for name in shared}
+    for kind, units, facts in (("field", n, shared), ("movie", 2 * n, own)):
+        parts = units if folds == "each" else int(folds)
+        tested: list[str] = []
+        for fold in range(parts):
+            config = job(kind, folds=folds, fold=fold).model_copy(update={"seed": seed})
+            if parts > units:
+                with pytest.raises(UserError, match="folds need as many"):
+                    split_regions(config, facts)
+                continue
+            roles = roles_of(config, facts)
+            assert set(roles.values()) == set(Role)
+            tested += [name for name, role in roles.items() if role is Role.TEST]
+            if kind == "field":
+                assert all(roles[str(2 * i)] is roles[str(2 * i + 1)] for i in range(n))
+        assert parts > units or sorted(tested, key=int) == list(facts)
+
+
+@pytest.mark.parametrize("kind", ["time_block", "tile"])
+def test_folds_of_parts_cover_the_movie_once(kind: str) -> None:
+    tested = []
+    for fold in range(4):
+        items = split_regions(job(kind, folds=4, fold=fold, gap=2), movies((60, 20, 200), "a"))
+        test = next(item.region for item in items if item.role is Role.TEST)
+        tested.append((test.start, test.stop) if kind == "time_block" else (test.left, test.right))
+        assert len(items) == (4 if fold == 1 else 3)  # training on both sides of test and validation
+    if kind == "tile":
+        assert tested == [(0, 50), (50, 100), (100, 150), (150, 200)]
+    else:
+        assert tested == [(0, 14), (16, 29), (31, 44), (46, 60)]
+
+
+@pytest.mark.parametrize(
+    ("n", "fractions", "counts"),
+    [
+        (10, (0.6, 0.2, 0.2), [6, 2, 2]),
+        (3, (0.6, 0.2, 0.2), [1, 1, 1]),
+        (4, (0.9, 0.05, 0.05), [2, 1, 1]),
+        (7, (0.4, 0.3, 0.3), [3, 2, 2]),
+    ],
+)
+def test_fields_are_dealt_by_the_fractions(n: int, fractions: tuple[float, ...], counts: list[int]) -> None:
+    facts = {str(i): MovieFacts((9, 30, 30), field=f"f{i}") for i in range(n)}
+    roles = list(roles_of(job("field", fractions=fractions), facts).values())
+    assert [roles.count(role) for role in (Role.TRAIN, Role.VAL, Role.TEST)] == counts
+
+
+@pytest.mark.parametrize(
+    ("kind", "split", "fault"),
+    [
+        ("movie", {"folds": 3, "fold": 3}, "split.fold: there is no fold 3"),
+        ("movie", {"folds": 4}, "folds need as many"),
+        ("tile", {"folds": "each"}, "'each' is for movies"),
+        ("random_crop", {"folds": 3}, "have no folds"),
+    ],
+)
+def test_faulty_folds_are_the_users_fault(kind: str, split: dict[str, object], fault: str) -> None:
+    with pytest.raises(UserError, match=fault):
+        split_regions(job(kind, **split), movies((30, 90, 90)))
+
+
+@pytest.mark.parametrize("kind", ["movie", "field"])
+def test_movies_of_one_field_with_two_roles_are_the_users_fault(kind: str) -> None:
+    facts = {name: MovieFacts((9, 30, 30), ROLES[name], field="same") for name in "ab"}
+    with pytest.raises(UserError, match="b: shares its field of view with a"):
+        split_regions(job(kind), facts)

@@ -82,7 +82,7 @@ def test_no_annotation_says_nothing(movie: Movie) -> None:
     found = places(movie)
     assert tuple(found.table.columns) == PLACE_COLUMNS
     assert (len(found.table), found.exhaustive) == (0, False)
-    kinds = ["str", "int64", "int64", "int64", "int64", "float64", "float64", "float64"]
+    kinds = ["str", *["int64"] * 4, *["float64"] * 3, "int64", "float64"]
     assert [str(kind) for kind in found.table.dtypes] == kinds
     assert found.table.dtypes.equals(events(movie, "m,5,10,20,death,certain").table.dtypes)
 

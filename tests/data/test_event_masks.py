@@ -104,7 +104,8 @@ def test_discs_drawn_and_read_again_are_the_same_events(
         for cell, (t, n, label) in events.items()
     ]
     clicked = entry(movie, clicks_of(movie, *rows))
-    tifffile.imwrite(folder / "masks.tif", open_event_masks(clicked, movie)(0, 70))
+    drawn_masks = open_event_masks(clicked, movie, read_places(clicked, movie))
+    tifffile.imwrite(folder / "masks.tif", drawn_masks(0, 70))
     drawn = read_places(entry(movie, {"kind": "event_masks", "path": folder / "masks.tif"}), movie)
     expected = read_places(clicked, movie)
     columns = ["kind", "event_id", "label", "t", "t_end", "y", "x"]
@@ -116,8 +117,9 @@ def test_faults_of_event_masks(movie: Movie, tmp_path: Path) -> None:
     short = movie_of(tmp_path / "short.tif", (19, 60, 80))
     with pytest.raises(UserError, match=r"short\.tif: .*\(19, 60, 80\) for a movie of shape \(20, 60, 80\)"):
         read_places(entry(movie, {"kind": "event_masks", "path": short.path}), movie)
+    listed = entry(movie, {"kind": "event_masks", "path": short.path})
     with pytest.raises(UserError, match=r"short\.tif: .*\(19, 60, 80\).*m\.tif"):
-        open_event_masks(entry(movie, {"kind": "event_masks", "path": short.path}), movie)
+        open_event_masks(listed, movie, Places(make_table([], 0, 0, 0, 0.0, 0.0, 0.0), True))
     foreign = masks_of(movie, (7, 255, np.s_[3:5], np.s_[3:5]))
     with pytest.raises(UserError, match=r"masks\.tif: frame 7 holds 255; event masks hold 0, 1"):
         read_places(entry(movie, foreign), movie)
@@ -126,11 +128,13 @@ def test_faults_of_event_masks(movie: Movie, tmp_path: Path) -> None:
 def test_annotated_masks_are_given_as_they_are(movie: Movie) -> None:
     masks = masks_of(movie, (4, 1, np.s_[10:15], np.s_[20:27]), (5, 2, np.s_[30:33], np.s_[3:9]))
     clicked = clicks_of(movie, (12, 13, 10, 20, "death", 8))
-    read = open_event_masks(entry(movie, clicked, masks), movie)
+    listed = entry(movie, clicked, masks)
+    read = open_event_masks(listed, movie, read_places(listed, movie))
     np.testing.assert_array_equal(read(3, 7), tifffile.imread(masks["path"])[3:7])
     assert read(0, 20).dtype == np.uint8
     more = masks_of(movie, (12, 2, np.s_[0:2], np.s_[0:2]), name="deaths.tif")
-    both = open_event_masks(entry(movie, masks, more), movie)(0, 20)
+    listed = entry(movie, masks, more)
+    both = open_event_masks(listed, movie, read_places(listed, movie))(0, 20)
     assert np.bincount(both.ravel(), minlength=3)[1:].tolist() == [35, 18 + 4]
 
 

@@ -48,7 +48,7 @@ def test_a_folder_of_frames_is_read_in_the_order_of_its_numbers(
 def test_only_the_frames_asked_for_are_read(tmp_path: Path) -> None:
     pixels = frames()
     movie = open_movie(write_folder(tmp_path / "movie", pixels))
-    movie.files[5].write_bytes(b"gone")
+    movie.header.files[5].write_bytes(b"gone")
     np.testing.assert_array_equal(movie.read(0, 5), pixels[:5])
     with pytest.raises(UserError, match=r"t005\.tif"):
         movie.read(4, 6)
@@ -73,7 +73,7 @@ def _write(name: str, frame: np.ndarray, **how: Any) -> Callable[[Path], object]
         (_write("t003.tif", frames(5)), r"t003\.tif: holds 5 frames in a folder of single frames"),
         (lambda folder: (folder / "t001.tif").write_bytes(b""), r"t001\.tif: not a readable TIFF"),
         (lambda folder: [f.unlink() for f in folder.glob("t00[1-9].tif")], "one frame only"),
-        (lambda folder: [f.unlink() for f in folder.iterdir()], "no TIFF frames"),
+        (lambda folder: [f.unlink() for f in folder.iterdir()], "no TIFF or PNG frames"),
     ],
 )
 def test_faults_of_folders(tmp_path: Path, edit: Callable[[Path], object], match: str) -> None:
@@ -113,7 +113,7 @@ def test_missing_and_foreign_paths(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.tif: no such file or folder"):
         open_movie(tmp_path / "none.tif")
     (tmp_path / "movie.mp4").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"movie\.mp4: not a TIFF stack"):
+    with pytest.raises(UserError, match=r"movie\.mp4: not a movie of a known format"):
         open_movie(tmp_path / "movie.mp4")
 
 

@@ -17,14 +17,13 @@ import torch
 from tapray.config import MovieEntry, PretrainConfig, Role
 from tapray.console import Reporter
 from tapray.crops.collect import Inputs
-from tapray.crops.draw import CropStream
-from tapray.crops.shards import ShardReader
-from tapray.distributed.data import collect_frames, frames_dataset
+from tapray.distributed.data import write_frames
 from tapray.distributed.train import pretrain
 from tapray.errors import UserError
 from tapray.model.weights import load_tap
+from tapray.pretrain.evaluate import evaluated
+from tapray.pretrain.frames import open_stream, region_folder
 from tapray.pretrain.loop import Batches
-from tapray.pretrain.sources import region_source
 from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.slow
@@ -36,23 +35,28 @@ def inputs(tiny_job: Path) -> Inputs:
     return Inputs(tiny_config(tiny_job), [MovieEntry.model_validate(item) for item in listed])
 
 
-def test_any_number_of_workers_sees_the_same_crops(inputs: Inputs, tiny_job: Path) -> None:
+@pytest.fixture(scope="module")
+def frames(inputs: Inputs, tiny_job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The decoded frames of all splits, as the pretraining stage makes them."""
+    folder = tmp_path_factory.mktemp("frames")
+    samplers = {region: evaluated(inputs.config) for role in Role for region in inputs.regions_of(role)}
+    shards = tiny_job / "shard"
+    write_frames(inputs.movies, samplers, inputs.config, shards, folder, Reporter("quiet"))
+    return folder
+
+
+def test_any_number_of_workers_sees_the_same_crops(inputs: Inputs, frames: Path) -> None:
     config, regions = inputs.config, inputs.regions_of(Role.TRAIN)
-    frames = collect_frames(frames_dataset(inputs.movies, regions), regions)  # as every worker gets them
-    for region, own in zip(regions, frames, strict=True):
+    for region in regions:
+        own = np.load(region_folder(frames, region) / "frames.npy")
         np.testing.assert_array_equal(own, inputs.movies[region.movie].read(region.start, region.stop))
-    reader = ShardReader(tiny_job / "shard")
-    sources = [
-        region_source(config, reader, region, inputs.movies[region.movie].shape, own)
-        for region, own in zip(regions, frames, strict=True)
-    ]
     plain = PretrainConfig.model_validate({**config.pretrain.model_dump(), "augment": "none"})
 
     def crops(world: int) -> set[bytes]:
         """The step's crop pairs over all ranks, each with its frames in order of time."""
         seen: set[bytes] = set()
         for rank in range(world):
-            stream = CropStream(sources, 32, config.crops.delta, config.crops.intensity, config.seed)
+            stream = open_stream(frames, regions, config, config.pretrain.sampler, config.seed)
             pairs, swapped = Batches(stream, plain, rank, world).train(epoch=1, step=2)
             assert len(pairs) == plain.batch // world
             in_order = torch.where(swapped[:, None, None, None], pairs.flip(1), pairs)
@@ -94,7 +98,9 @@ def a_worker() -> psutil.Process:
     return workers[-1]
 
 
-def test_interrupted_and_with_a_worker_killed(inputs: Inputs, tiny_job: Path, tmp_path: Path) -> None:
+def test_interrupted_and_with_a_worker_killed(
+    inputs: Inputs, tiny_job: Path, frames: Path, tmp_path: Path
+) -> None:
     """Ctrl-C in the second epoch, a worker killed in the third: the net is that of the undisturbed job."""
     regions = {role: inputs.regions_of(role) for role in (Role.TRAIN, Role.VAL)}
     log, snapshot = tmp_path / "log.jsonl", tmp_path / "ray" / "tap" / "checkpoint_manager_snapshot.json"
@@ -103,8 +109,8 @@ def test_interrupted_and_with_a_worker_killed(inputs: Inputs, tiny_job: Path, tm
         return snapshot.exists() and f"epoch_{epoch:05d}" in snapshot.read_text()
 
     def run() -> dict[str, torch.Tensor]:
-        where = (tiny_job / "shard", tmp_path / "ray", "tap", log, Reporter("quiet"))
-        return pretrain(inputs.config, inputs.movies, regions, *where).state_dict()
+        where = (frames, tmp_path / "ray", "tap", log, Reporter("quiet"))
+        return pretrain(inputs.config, regions, *where).state_dict()
 
     end = once(lambda: saved(0), lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -133,4 +139,4 @@ def test_more_workers_than_cpus_is_one_line(inputs: Inputs, tiny_job: Path, tmp_
     with pytest.raises(
         UserError, match=r"ray\.train_workers: 3 workers need as many CPUs, the cluster has 2"
     ):
-        pretrain(config, {}, {}, tmp_path, tmp_path, "x", tmp_path / "log", Reporter("quiet"))
+        pretrain(config, {}, tmp_path, tmp_path, "x", tmp_path / "log", Reporter("quiet"))

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from tapray.config import PretrainConfig
-from tapray.crops.draw import CropStream, Region, make_source
+from tapray.crops.draw import CropStream
 from tapray.crops.normalise import frame_ranges
 from tapray.crops.samplers import grid_shape
 from tapray.model.tap import TapNet, initialise
 from tapray.model.weights import load_training, save_training, weights_digest
 from tapray.pretrain.loop import Batches, make_optimizer, train_step, validate
+from tests.crops.sources import source_of
 
 SIZE = 16
 
@@ -25,10 +26,9 @@ def config(**changes: object) -> PretrainConfig:
 
 
 def stream(frames: np.ndarray, seed: int = 0) -> CropStream:
-    region = Region("m", 0, len(frames), 0, 0, *frames.shape[1:])
     weights = np.ones((len(frames) - 1, *grid_shape(*frames.shape[1:], SIZE)))
     ranges = np.tile(np.float32([0, 1000]), (len(frames), 1))
-    return CropStream([make_source(region, frames, ranges, weights)], SIZE, 1, "linear", seed)
+    return CropStream([source_of(frames, ranges, weights)], SIZE, 1, "linear", seed)
 
 
 def noise(frames: int = 8, seed: int = 0) -> np.ndarray:
@@ -44,7 +44,7 @@ def net(seed: int = 0) -> TapNet:
 @pytest.mark.parametrize("world", [1, 2, 4, 3])
 def test_the_workers_together_see_the_same_crops_however_many_they_are(world: int) -> None:
     settings, frames = config(augment="none"), noise()
-    whole = stream(frames).cut(stream(frames).places(1, 2, settings.batch))
+    whole = stream(frames).cut(stream(frames).positions(1, 2, settings.batch))
     shares = []
     for rank in range(world):
         pairs, swapped = Batches(stream(frames), settings, rank, world).train(1, 2)
@@ -182,9 +182,8 @@ def test_a_movie_with_an_arrow_does_not() -> None:
 
 def test_ranges_are_those_of_the_frames_a_crop_is_from() -> None:
     frames = noise()
-    made = stream(frames)
-    region, ranges = made.sources[0].region, frame_ranges(frames, "linear")
-    exact = make_source(region, frames, ranges, np.ones((7, *grid_shape(40, 40, SIZE))))
+    ranges = frame_ranges(frames, "linear")
+    exact = source_of(frames, ranges, np.ones((7, *grid_shape(40, 40, SIZE))))
     pairs = CropStream([exact], SIZE, 1, "linear", 0).cut(np.array([[0, 3, 0, 0]]))
     expected = (frames[3, :SIZE, :SIZE] - ranges[3, 0]) / (ranges[3, 1] - ranges[3, 0])
     np.testing.assert_allclose(pairs[0, 0], expected, rtol=1e-5)

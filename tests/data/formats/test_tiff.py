@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tapray.data.movies import Movie, open_movie
+from tapray.entries import Reading
 from tapray.errors import UserError
 
 STACKS: dict[str, dict[str, Any]] = {
@@ -123,12 +124,12 @@ def test_faults_leave_no_lines_of_their_own(tmp_path: Path, capfd: pytest.Captur
     ("pixels", "how", "match"),
     [
         (frames(1)[0], {}, "one frame only"),
-        (frames().astype(np.float32), {}, "float32, not 8 or 16 bit unsigned"),
+        (frames().astype(np.float64), {}, "float64, not 8 or 16 bit unsigned"),
         (frames().astype(np.int16), {}, "int16, not 8 or 16 bit unsigned"),
-        (np.zeros((5, 8, 9, 3), np.uint8), {"photometric": "rgb"}, r"axes .*S.* are not time, Y, X"),
-        (np.zeros((8, 9, 3), np.uint8), {"photometric": "rgb"}, "are not time, Y, X"),
-        (np.zeros((3, 8, 9), np.uint8), {"photometric": "rgb", "planarconfig": "separate"}, "are not time"),
-        (np.zeros((5, 2, 8, 9), np.uint8), {"imagej": True, "metadata": {"axes": "TCYX"}}, "axes TCYX"),
+        (np.zeros((5, 8, 9, 3), np.uint8), {"photometric": "rgb"}, "has 3 channels; give channel"),
+        (np.zeros((8, 9, 3), np.uint8), {"photometric": "rgb"}, "one frame only"),
+        (np.zeros((3, 8, 9), np.uint8), {"photometric": "rgb", "planarconfig": "separate"}, "one frame only"),
+        (np.zeros((5, 2, 8, 9), np.uint8), {"imagej": True, "metadata": {"axes": "TCYX"}}, "has 2 channels"),
     ],
 )
 def test_faults_of_stacks(tmp_path: Path, pixels: np.ndarray, how: dict[str, Any], match: str) -> None:
@@ -136,6 +137,41 @@ def test_faults_of_stacks(tmp_path: Path, pixels: np.ndarray, how: dict[str, Any
     with pytest.raises(UserError, match=match) as caught:
         open_movie(tmp_path / "m.tif")
     assert "m.tif" in str(caught.value)
+
+
+OME = {"axes": "TCYX", "PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm"}
+OME |= {"TimeIncrement": 5.0, "TimeIncrementUnit": "min"}
+IMAGEJ = {"axes": "TCYX", "unit": "um", "finterval": 12.5}
+PRINTED = {"metadata": {"axes": "TCYX"}, "resolution": (72, 72)}  # dots an inch, not a pixel size
+
+
+@pytest.mark.parametrize(
+    ("how", "pixel_size", "frame_interval"),
+    [
+        ({"ome": True, "metadata": OME}, 0.325, 300.0),
+        ({"imagej": True, "resolution": (1 / 0.65, 1 / 0.65), "metadata": IMAGEJ}, 0.65, 12.5),
+        (PRINTED, None, None),
+    ],
+)
+def test_hyperstacks_say_axes_pixel_size_and_interval(
+    tmp_path: Path, how: dict[str, Any], pixel_size: float | None, frame_interval: float | None
+) -> None:
+    stack = np.random.default_rng(0).integers(0, 60000, (6, 2, 17, 23)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "m.tif", stack, photometric="minisblack", **how)
+    movie = open_movie(tmp_path / "m.tif", reading=Reading(channel=1))
+    assert movie.pixel_size == (pytest.approx(pixel_size) if pixel_size else None)
+    assert movie.frame_interval == (pytest.approx(frame_interval) if frame_interval else None)
+    np.testing.assert_array_equal(movie.read(2, 5), stack[2:5, 1])
+    said = Reading(channel=0, pixel_size=2.0, frame_interval=60.0)
+    movie = open_movie(tmp_path / "m.tif", reading=said)
+    assert (movie.pixel_size, movie.frame_interval) == (2.0, 60.0)
+
+
+def test_a_sample_of_a_colour_movie_is_taken(tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).integers(0, 255, (4, 17, 23, 3)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "m.tif", stack, photometric="rgb")
+    movie = open_movie(tmp_path / "m.tif", reading=Reading(channel=2))
+    np.testing.assert_array_equal(movie.read(1, 3), stack[1:3, :, :, 2])
 
 
 def test_frames_of_differing_shape_in_a_stack_are_a_fault(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""Frame ranges: every frame once, the same files whatever the order, and nothing written twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tapray.config import MovieEntry
+from tapray.console import Reporter
+from tapray.crops.collect import Inputs
+from tapray.crops.draw import Region
+from tapray.crops.shards import make_shard, write_shard
+from tapray.crops.splits import whole
+from tapray.distributed import data
+from tests.conftest import tiny_config
+
+
+@given(
+    lengths=st.lists(st.integers(2, 50), min_size=1, max_size=4),
+    sizes=st.integers(1, 1 << 28),
+    delta=st.integers(1, 4),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_ranges_cover_every_region_once(lengths: list[int], sizes: int, delta: int) -> None:
+    regions = [Region(str(i), 3, 3 + n, 0, 0, 9, 9) for i, n in enumerate(lengths)]
+    ranges = data.frame_ranges(regions, [sizes] * len(regions), delta)
+    assert [item.part for item in ranges] == list(range(len(ranges)))
+    for region in regions:
+        own = [item for item in ranges if item.region == region]
+        frames = [t for item in own for t in range(item.start, item.stop)]
+        assert frames == list(range(region.start, region.stop))
+        assert all(item.end == min(item.stop + delta, region.stop) for item in own)
+        assert all(
+            (item.end - item.start) * sizes <= data.RANGE_BYTES or item.stop == item.start + 1 for item in own
+        )
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_job: Path) -> Inputs:
+    listed = json.loads((tiny_job / "simulate" / "movies.json").read_text())
+    return Inputs(tiny_config(tiny_job), [MovieEntry.model_validate(item) for item in listed])
+
+
+@pytest.mark.slow
+def test_the_source_gives_every_frame_once(inputs: Inputs, ray_cluster: None) -> None:
+    regions = [whole(name, movie.shape) for name, movie in inputs.movies.items()]
+    regions[0] = Region(regions[0].movie, 2, 11, 5, 9, 70, 101)
+    ranges = data.frame_ranges(regions, [data.RANGE_BYTES // 5] * 3, 1)
+    import ray.data
+
+    rows = ray.data.read_datasource(data.MovieDatasource(inputs.movies, ranges)).take_all()
+    assert sorted(row["part"] for row in rows) == [item.part for item in ranges]
+    for row in rows:
+        item = ranges[row["part"]]
+        r = item.region
+        expected = inputs.movies[r.movie].read(item.start, item.end)[:, r.top : r.bottom, r.left : r.right]
+        assert np.array_equal(row["frames"], expected)
+
+
+@pytest.mark.slow
+def test_shards_are_the_same_bytes_as_without_ray_and_after_a_loss(
+    inputs: Inputs, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "RANGE_BYTES", 1 << 17)  # several parts a movie
+    config, index = inputs.config.crops, inputs.index
+    records = data.write_shards(inputs.movies, index, config, tmp_path / "ray", Reporter("quiet"))
+    assert len(records) > 2 * len(inputs.movies)
+    assert sum(record["crops"] for record in records) == len(index)
+    for record in records:
+        movie = inputs.movies[record["movie"]]
+        frames = movie.read(record["start"], min(record["stop"] + config.delta, movie.shape[0]))
+        own = index[(index.movie == movie.name) & index.t.between(record["start"], record["stop"] - 1)]
+        size = record["stop"] - record["start"]
+        write_shard(
+            tmp_path / "one",
+            record["part"],
+            make_shard(frames, record["start"], size, movie.name, own, config),
+        )
+
+    def files(name: str) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    assert files("ray") == files("one")
+    lost = sorted((tmp_path / "ray").glob("frames-*"))[1::2]
+    for path in lost:
+        path.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").glob("frames-*")}
+    assert data.write_shards(inputs.movies, index, config, tmp_path / "ray", Reporter("quiet")) == records
+    assert files("ray") == files("one")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
