@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import signal
 import subprocess
@@ -92,15 +91,19 @@ def test_simulate_then_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_interruption_has_its_own_exit_status(tmp_path: Path) -> None:
     """Ctrl-C in a terminal: one line, status 130, and no half-written folder."""
     argv = [sys.executable, "-u", "-m", "tapray", "simulate", str(tmp_path / "sim"), "--frames", "100000"]
-    running = subprocess.Popen(argv, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        argv,
+        cwd=Path(__file__).parents[1],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         while not list(tmp_path.glob(".sim.*")):  # the simulator is at work
             assert running.poll() is None
-        while running.poll() is None:  # Python loses a signal that comes while it frees an object
-            running.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                running.wait(timeout=10)
-        _, stderr = running.communicate()
+        running.send_signal(signal.SIGINT)
+        _, stderr = running.communicate(timeout=60)
     finally:
         running.kill()
     interrupted = "tapray: interrupted; run the same command again to continue\n"
