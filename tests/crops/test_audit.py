@@ -94,3 +94,17 @@ def test_a_single_overlap(other: tuple[str, int, int, int, int], overlap: int) -
 def test_no_test_crops_no_leak() -> None:
     result = audit(crops([("train", "a", 0, 1, 0, 0)]), SIZE, [Region("a", 0, 9, 0, 0, 99, 99)])
     assert result.as_dict() == {"n_test": 0, "train": 0, "val": 0, "pretrain": 0}
+
+
+@given(seed=st.integers(0, 10_000), halo=st.integers(0, 7))
+@settings(max_examples=25, deadline=None)
+def test_features_cut_from_whole_frames_reach_beyond_their_crops(seed: int, halo: int) -> None:
+    rng = np.random.default_rng(seed)
+    place = {name: rng.integers(10, 40, 12) for name in ("y", "x")}
+    index = pd.DataFrame(
+        {"split": rng.choice(["train", "test"], 12), "movie": "a", "t": 0, "delta": 1, **place}
+    )
+    wide = index.assign(y=index.y - halo, x=index.x - halo)
+    region = [Region("a", 0, 1, 0, 0, 12, 12)]
+    assert audit(index, SIZE, region, halo) == audit(wide, SIZE + 2 * halo, region)
+    assert audit(index, SIZE, region, halo).train >= audit(index, SIZE, region).train

@@ -63,3 +63,26 @@ def test_classes_take_turns_as_far_as_they_exist() -> None:
 def test_more_events_than_there_are_is_the_users_fault() -> None:
     with pytest.raises(UserError, match=r"budget of 37 events exceeds the 36 training events"):
         draw_budget(index(), 37, 4, seed=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_budgets_of_crops_are_nested_and_stratified(seed: int) -> None:
+    table = index()
+    train = table[table.split == "train"]
+    share, before = train.label.value_counts(normalize=True), set()
+    for crops in (3, 10, 50, 200, len(train)):
+        rows = draw_budget(table, crops, 4, seed, unit="crops")
+        chosen = table.loc[rows]
+        assert len(set(rows)) == crops
+        assert before < set(rows)
+        assert set(chosen.split) == {"train"}
+        assert set(chosen.label) == {0, 1, 2}
+        counts = chosen.label.value_counts()
+        assert all(abs(counts[label] - crops * share[label]) <= 2 for label in share.index)
+        before = set(rows)
+
+
+@pytest.mark.parametrize("crops", [2, 10_000])
+def test_a_budget_of_crops_that_cannot_be_is_the_users_fault(crops: int) -> None:
+    with pytest.raises(UserError, match=f"budget of {crops} crops is not between 3 "):
+        draw_budget(index(), crops, 4, seed=0, unit="crops")

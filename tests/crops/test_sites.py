@@ -183,6 +183,21 @@ def test_a_movie_without_places_gives_background_where_it_is_exhaustive() -> Non
         assert crop(Places(nothing, False), config).empty
 
 
+def test_no_negative_lies_where_an_annotation_may_be_off() -> None:
+    table = make_table(["event", *["negative"] * 4], [1, 0, 0, 0, 0], [10] * 5, [11, *[10] * 4], 45, 50, 5)
+    table["event_id"] = [0, -1, -1, -1, -1]
+    table["x"] = [50.0, 50.0, 60.0, 64.0, 70.0]  # a crop of 16 px reaches 8 px to either side
+    config = CropConfig(size=16, margin=0)
+    for slack, kept in ((0.0, {52, 56, 62}), (5.0, {56, 62}), (8.0, {62})):
+        index = crop(Places(table.assign(slack=slack), False), config, role=Role.TEST)
+        assert set(index[index.label == 0].x) == kept
+    table["t"] = table["t_end"] = [10, 11, 12, 13, 15]
+    table["x"] = 50.0
+    for slack, kept in ((0, {11, 12, 13, 15}), (1, {12, 13, 15}), (3, {15})):
+        index = crop(Places(table.assign(frame_slack=slack), False), config, role=Role.TEST)
+        assert set(index[index.label == 0].t) == kept
+
+
 def test_around_an_event_are_negatives_but_not_near_it() -> None:
     table = make_table("event", 1, 12, 13, 40.0, 40.0, 5)
     table["event_id"] = [0]

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from tapray.config import Annotation, AnnotationKind, MovieEntry
-from tapray.data.annotations import PLACE_COLUMNS, READERS, Places, read_places
+from tapray.data.annotations import PLACE_COLUMNS, READERS, Places, open_instance_masks, read_places
 from tapray.data.ctc import write_ctc
 from tapray.data.movies import Movie, open_movie
 from tapray.errors import UserError
@@ -167,6 +167,42 @@ def test_tracks_give_divisions_negatives_and_unknown_ends(movie: Movie) -> None:
         (45, 77): [1, 2, 3, 4, 5, 6, 7],
         (45, 50): [6, 7, 8, 9, 10],
     }
+
+
+def test_tracks_that_end_inside_are_deaths_where_the_annotation_says_so(movie: Movie) -> None:
+    found = places(movie, {**tracks_of(movie), "ends": "death"})
+    assert rows_of(found, "event") == [(1, 9, 10, 20.0, 30.0), (2, 12, 13, 45.0, 20.0)]
+    assert rows_of(found, "unknown") == [(0, 5, 6, 45.0, 20.0), (0, 14, 15, 45.0, 50.0)]
+
+
+def test_an_annotation_that_may_be_off_claims_more_ground(movie: Movie) -> None:
+    rows = ("m,8,30,30,division,certain", "m,13,30,30,none,certain", "m,8,30,56,none,certain")
+    exact = events(movie, *rows)
+    assert counts(exact) == (1, 2, 0)
+    late = events(movie, *rows, frame_tolerance=2)
+    assert rows_of(late, "negative") == [(0, 8, 8, 30.0, 56.0)]
+    wide = events(movie, *rows, pixel_tolerance=6)
+    assert rows_of(wide, "negative") == [(0, 13, 13, 30.0, 30.0)]
+    both = events(movie, *rows, frame_tolerance=2, pixel_tolerance=6)
+    assert counts(both) == (1, 0, 0)
+    assert both.table[["frame_slack", "slack"]].to_numpy().tolist() == [[2, 6.0]]
+
+
+def test_instance_masks_say_where_cells_are_and_nothing_of_events(movie: Movie) -> None:
+    note = {**masks_of(movie, (3, 7, np.s_[5:9], np.s_[5:9])), "kind": "instance_masks"}
+    found = places(movie, note)
+    assert counts(found) == (0, 0, 0)
+    assert not found.exhaustive
+    masks = open_instance_masks(entry(movie, note), movie)
+    assert masks is not None
+    assert masks.read(3, 4).max() == 7
+    assert open_instance_masks(entry(movie), movie) is None
+    tifffile.imwrite(movie.path.parent / "masks.tif", np.zeros((19, 60, 80), np.uint8))
+    with pytest.raises(UserError, match=r"masks\.tif: masks of shape \(19, 60, 80\)"):
+        open_instance_masks(entry(movie, note), movie)
+    tifffile.imwrite(movie.path.parent / "masks.tif", np.zeros((20, 60, 80), np.float32))
+    with pytest.raises(UserError, match="masks are float32, not 8 or 16 bit whole numbers"):
+        open_instance_masks(entry(movie, note), movie)
 
 
 def test_beside_event_masks_tracks_give_negatives_only(movie: Movie) -> None:
