@@ -7,10 +7,11 @@ set size of the driver, Ray's own processes and all workers, over that of the sa
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import threading
+import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,34 @@ def scattered(frames: int, side: int, crops: int) -> pd.DataFrame:
     return pd.DataFrame({**columns, "y": corner[:, 0], "x": corner[:, 1]})
 
 
+def settled_bytes() -> int:
+    """Memory at rest: Ray goes on starting and ending processes for some seconds."""
+    before = tree_bytes()
+    for _ in range(30):
+        time.sleep(2)
+        now = tree_bytes()
+        if abs(now - before) < 0.01 * before:
+            break
+        before = now
+    return now
+
+
+def run(frames: int, side: int, crops: int, cpus: int) -> dict[str, float]:
+    """Gigabytes of one movie, at rest and at the peak of sharding it, with a Ray of its own."""
+    from tapray.distributed.cluster import session
+
+    with tempfile.TemporaryDirectory() as name, session(RayConfig(num_cpus=cpus)):
+        path, folder, config = Path(name) / "movie.tif", Path(name), CropConfig(size=SIZE)
+        write_movie(path, frames, side, side, None)
+        index = scattered(frames, side, crops)
+        ours(path, index[index.t < 2], config, folder / "warm")  # workers are up, libraries loaded
+        idle = settled_bytes()
+        with Peak() as peak:
+            ours(path, index, config, folder / "shards")
+        sizes = {"movie": path.stat().st_size, "idle": idle, "peak": peak.bytes, "above": peak.bytes - idle}
+        return {f"{what}_gb": value / 1e9 for what, value in sizes.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=75, help="of the shortest movie")
@@ -69,31 +98,21 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=20_000)
     parser.add_argument("--times", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
-    from tapray.distributed.cluster import session
-
-    config, runs = CropConfig(size=SIZE), []
-    for times in given.times:
-        with tempfile.TemporaryDirectory() as name, session(RayConfig(num_cpus=given.cpus)):
-            frames = given.frames * times
-            path, folder = Path(name) / "movie.tif", Path(name)
-            write_movie(path, frames, given.side, given.side, None)
-            index = scattered(frames, given.side, given.crops)
-            ours(path, index[index.t < 2], config, folder / "warm")  # workers are up, libraries loaded
-            idle = tree_bytes()
-            with Peak() as peak:
-                ours(path, index, config, folder / "shards")
-            run: dict[str, Any] = {"times": times, "frames": frames, "movie_gb": path.stat().st_size / 1e9}
-            runs.append(
-                {
-                    **run,
-                    "idle_gb": idle / 1e9,
-                    "peak_gb": peak.bytes / 1e9,
-                    "above_gb": (peak.bytes - idle) / 1e9,
-                }
-            )
-    peaks = [run["peak_gb"] for run in runs]
-    emit("shard_memory", {**vars(given), "runs": runs, "longest_over_shortest": peaks[-1] / peaks[0]})
+    runs: dict[int, list[dict[str, float]]] = {times: [] for times in given.times}
+    for _ in range(given.repeats):
+        for times in given.times:  # in turn: what drifts meets every length alike
+            runs[times].append(run(given.frames * times, given.side, given.crops, given.cpus))
+    medians = [
+        {"times": times, **{key: statistics.median(one[key] for one in own) for key in own[0]}}
+        for times, own in runs.items()
+    ]
+    ratio = medians[-1]["peak_gb"] / medians[0]["peak_gb"]
+    emit(
+        "shard_memory",
+        {**vars(given), "medians": medians, "peak_longest_over_shortest": ratio, "runs": runs},
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from tapray.data.movies import Movie
 from tapray.pretrain import frames as store
 
 RANGE_BYTES = 64 << 20  # of the frames and crops that a task holds; it takes about four times as much
+TASKS_PER_CPU = 16  # a task works through several ranges: starting one costs about 25 ms
 
 
 @dataclass(frozen=True)
 class FrameRange:
-    """The work of one task: frames [start, stop) of a region, and those up to `end` which its pairs need."""
+    """What is held at once: frames [start, stop) of a region, and those up to `end` which its pairs need."""
 
     part: int
     region: Region
@@ -53,14 +55,15 @@ def frame_ranges(regions: Iterable[Region], bytes_per_frame: Sequence[int], delt
 
 
 class MovieDatasource(ray.data.Datasource):
-    """Frames of movies, one row and one read task a range: part (int64), frames (n, h, w) as on disk.
+    """Frames of movies, one row a range: part (int64), frames (n, h, w) as on disk.
 
-    Each task reads its own frames only, so that memory does not grow with the length of a movie.
+    A task goes through consecutive ranges, one in memory at a time, so that memory does not grow with the
+    length of a movie. How many tasks there are changes nothing of what they read.
     """
 
-    def __init__(self, movies: Mapping[str, Movie], ranges: Sequence[FrameRange]) -> None:
+    def __init__(self, movies: Mapping[str, Movie], ranges: Sequence[FrameRange], tasks: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray has no type here
-        self._movies, self._ranges = dict(movies), ranges
+        self._movies, self._ranges, self._tasks = dict(movies), ranges, min(tasks, len(ranges))
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all frames."""
@@ -74,24 +77,43 @@ class MovieDatasource(ray.data.Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ray.data.ReadTask]:
-        """One task a range, whatever the parallelism: what a task writes must not depend on the machine."""
-        shared = {name: ray.put(movie) for name, movie in self._movies.items()}  # once, not once a task
+        """As many tasks as were asked for, whatever the parallelism."""
+        shared = ray.put(self._movies)  # once, not once a task
+        cuts = np.linspace(0, len(self._ranges), self._tasks + 1).astype(int)
+        groups = [self._ranges[first:last] for first, last in pairwise(cuts)]
         return [
             ray.data.ReadTask(
-                _reader(shared[item.region.movie], item), BlockMetadata(1, self._bytes(item), None)
+                _reader(shared, group), BlockMetadata(len(group), sum(map(self._bytes, group)), None)
             )
-            for item in self._ranges
+            for group in groups
         ]
 
 
-def _reader(movie: ray.ObjectRef[Movie], item: FrameRange) -> Callable[[], Iterator[pa.Table]]:
+def _reader(
+    movies: ray.ObjectRef[dict[str, Movie]], ranges: Sequence[FrameRange]
+) -> Callable[[], Iterator[pa.Table]]:
     def read() -> Iterator[pa.Table]:
-        r = item.region
-        frames = ray.get(movie).read(item.start, item.end)[:, r.top : r.bottom, r.left : r.right]
-        column = tensor_column(np.ascontiguousarray(frames).reshape(1, *frames.shape))
-        yield pa.table({"part": pa.array([item.part]), "frames": column})
+        own: dict[str, Movie] = ray.get(movies)
+        for item, frames in read_ranges(own, ranges):
+            column = tensor_column(np.ascontiguousarray(frames).reshape(1, *frames.shape))
+            yield pa.table({"part": pa.array([item.part]), "frames": column})
 
     return read
+
+
+def read_ranges(
+    movies: Mapping[str, Movie], ranges: Iterable[FrameRange]
+) -> Iterator[tuple[FrameRange, NDArray[Any]]]:
+    """The frames (n, h, w) of each range; those that it shares with the range before are read once."""
+    before, kept = None, np.empty(0)
+    for item in ranges:
+        r, movie = item.region, movies[item.region.movie]
+        follows = before is not None and before.region == r and before.stop == item.start
+        first = before.end if follows and before else item.start
+        frames = movie.read(first, item.end)[:, r.top : r.bottom, r.left : r.right]
+        frames = np.concatenate([kept, frames]) if first > item.start else frames
+        yield item, frames
+        before, kept = item, frames[item.stop - item.start :].copy()
 
 
 def _for_each(
@@ -101,16 +123,19 @@ def _for_each(
 ) -> Iterator[dict[str, Any]]:
     """What `work` returns for each range's part and frames, in the order in which tasks end.
 
-    Reading and working are one task each (Ray Data fuses them), so frames never pass through the
-    object store; the memory asked for keeps machines of many cores from starting too many.
+    Reading and working are one task (Ray Data fuses them), so frames never pass through the object
+    store; the memory asked for keeps machines of many cores from starting too many.
     """
 
     def run(batch: dict[str, Any]) -> dict[str, Any]:
-        record = work(int(batch["part"][0]), batch["frames"][0])
-        return {key: np.array([value]) for key, value in record.items()}
+        # Ray joins ranges up to its block size (128 MB).
+        records = [work(int(part), own) for part, own in zip(batch["part"], batch["frames"], strict=True)]
+        return {key: np.array([record[key] for record in records]) for key in records[0]}
 
     needs = {"memory": 4 * RANGE_BYTES}
-    frames = ray.data.read_datasource(MovieDatasource(movies, ranges), **needs)
+    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]  # Ray has no type here
+    source = MovieDatasource(movies, ranges, tasks=int(TASKS_PER_CPU * cpus))
+    frames = ray.data.read_datasource(source, **needs)
     yield from frames.map_batches(run, batch_size=None, zero_copy_batch=True, **needs).iter_rows()
 
 

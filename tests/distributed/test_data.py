@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tapray.crops.collect import Inputs
 from tapray.crops.draw import Region
 from tapray.crops.shards import make_shard, write_shard
 from tapray.crops.splits import whole
+from tapray.data.movies import Movie
 from tapray.distributed import data
 from tests.conftest import tiny_config
 
@@ -40,6 +42,39 @@ def test_ranges_cover_every_region_once(lengths: list[int], sizes: int, delta: i
         )
 
 
+class Counted(Movie):
+    """A movie that counts the frames that are read."""
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        read_frames.append(stop - start)
+        return FRAMES[start:stop]
+
+
+FRAMES = np.random.default_rng(0).integers(0, 255, (50, 9, 9)).astype(np.uint8)
+read_frames: list[int] = []
+
+
+@given(size=st.integers(1, 1 << 25), delta=st.integers(1, 5), skipped=st.sets(st.integers(0, 40), max_size=6))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_a_task_reads_no_frame_twice(size: int, delta: int, skipped: set[int]) -> None:
+    movie = Counted("m", Path("m"), FRAMES.shape, FRAMES.dtype, "npy", None, None)  # type: ignore[arg-type]
+    regions = [Region("m", 0, 30, 0, 0, 9, 9), Region("m", 30, 50, 2, 1, 7, 8)]
+    ranges = [item for item in data.frame_ranges(regions, [size] * 2, delta) if item.part not in skipped]
+    read_frames.clear()
+    seen = list(data.read_ranges({"m": movie}, ranges))
+    assert [item for item, _ in seen] == ranges
+    for item, frames in seen:
+        r = item.region
+        assert np.array_equal(frames, FRAMES[item.start : item.end, r.top : r.bottom, r.left : r.right])
+    wanted = {(item.region, t) for item in ranges for t in range(item.start, item.end)}
+    again = sum(
+        max(0, before.end - after.start)
+        for before, after in itertools.pairwise(ranges)
+        if before.region == after.region and before.stop != after.start
+    )
+    assert sum(read_frames) <= len(wanted) + again
+
+
 @pytest.fixture(scope="module")
 def inputs(tiny_job: Path) -> Inputs:
     listed = json.loads((tiny_job / "simulate" / "movies.json").read_text())
@@ -51,9 +86,10 @@ def test_the_source_gives_every_frame_once(inputs: Inputs, ray_cluster: None) ->
     regions = [whole(name, movie.shape) for name, movie in inputs.movies.items()]
     regions[0] = Region(regions[0].movie, 2, 11, 5, 9, 70, 101)
     ranges = data.frame_ranges(regions, [data.RANGE_BYTES // 5] * 3, 1)
+    assert len(ranges) > 8  # a task has several
     import ray.data
 
-    rows = ray.data.read_datasource(data.MovieDatasource(inputs.movies, ranges)).take_all()
+    rows = ray.data.read_datasource(data.MovieDatasource(inputs.movies, ranges, tasks=4)).take_all()
     assert sorted(row["part"] for row in rows) == [item.part for item in ranges]
     for row in rows:
         item = ranges[row["part"]]
