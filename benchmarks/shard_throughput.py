@@ -92,58 +92,70 @@ def seconds(work: Callable[[Path], Any], scratch: Path, repeats: int) -> float:
     return statistics.median(taken)
 
 
+def rate(seconds_taken: float, pairs: int) -> dict[str, float]:
+    """Crop pairs and megabytes of raw crops a second."""
+    megabytes = pairs * 2 * SIZE**2 * 2 / 1e6
+    return {
+        "seconds": seconds_taken,
+        "pairs_per_s": pairs / seconds_taken,
+        "mb_per_s": megabytes / seconds_taken,
+    }
+
+
+def rivals(path: Path, index: pd.DataFrame, step: int, scratch: Path, given: argparse.Namespace) -> Any:
+    """Rates of the other ways; those that go crop by crop do a part of the crops only."""
+    few = 20
+    plain_s = seconds(lambda out: plain(path, index, crop_config(given), out, step), scratch, given.repeats)
+    loop_s = seconds(lambda out: loop(path, out, 2, given.crops, 1), scratch, given.repeats)
+    published_s = seconds(lambda out: loop(path, out, 1, few, given.crops), scratch, given.repeats)
+    return {
+        "plain": rate(plain_s, len(index)),
+        "loop": rate(loop_s, 2 * given.crops),
+        "published": rate(published_s, few),
+    }
+
+
+def crop_config(given: argparse.Namespace) -> CropConfig:
+    return CropConfig(size=SIZE, draw="uniform", crops_per_frame=given.crops)
+
+
+def compared(taken: float, cpus: int, pairs: int, others: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Our rate on `cpus` cores, over those of the others."""
+    ours_rate = rate(taken, pairs)
+    speed = {name: ours_rate["pairs_per_s"] / other["pairs_per_s"] for name, other in others.items()}
+    over = {f"over_{name}": value for name, value in speed.items()}
+    return {**ours_rate, "per_core_over_plain": speed["plain"] / cpus, **over}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=256)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--crops", type=int, default=1000, help="crops of a frame pair")
     parser.add_argument("--cpus", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compression", default="zlib")
     given = parser.parse_args()
     from tapray.distributed import data
     from tapray.distributed.cluster import session
 
-    config = CropConfig(size=SIZE, draw="uniform", crops_per_frame=given.crops)
     index = random_index(given.frames, given.side, given.crops)
-    figures: dict[str, Any] = {**vars(given), "crop_pairs": len(index)}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         path = scratch / "movie.tif"
         compression = None if given.compression == "none" else given.compression
         write_movie(path, given.frames, given.side, given.side, compression)
-        movie = open_movie(path, "m")
-        per_frame = data._bytes(movie, len(index) / given.frames, config)
+        config = crop_config(given)
+        per_frame = data._bytes(open_movie(path, "m"), len(index) / given.frames, config)
         step = max(1, data.RANGE_BYTES // per_frame - config.delta)
-        raw = len(index) * 2 * SIZE**2 * 2 / 1e6
-        figures["crop_megabytes"], figures["movie_megabytes"] = raw, path.stat().st_size / 1e6
-
-        def rate(taken: float, pairs: int = len(index)) -> dict[str, float]:
-            return {
-                "seconds": taken,
-                "pairs_per_s": pairs / taken,
-                "mb_per_s": pairs / len(index) * raw / taken,
-            }
-
-        figures["plain"] = rate(
-            seconds(lambda out: plain(path, index, config, out, step), scratch, given.repeats)
-        )
-        figures["loop"] = rate(
-            seconds(lambda out: loop(path, out, 2, given.crops, 1), scratch, given.repeats), 2 * given.crops
-        )
-        few = 20
-        published = seconds(lambda out: loop(path, out, 1, few, given.crops), scratch, 1)
-        figures["published"] = rate(published, few)
+        figures: dict[str, Any] = {**vars(given), "crop_pairs": len(index)}
+        others = rivals(path, index, step, scratch, given)
+        figures |= others
         for cpus in given.cpus:
             with session(RayConfig(num_cpus=cpus)):
                 ours(path, index[index.t < step], config, scratch / f"warm-{cpus}")  # starts the workers
                 taken = seconds(lambda out: ours(path, index, config, out), scratch, given.repeats)
-            figures[f"tapray_{cpus}"] = {
-                **rate(taken),
-                "per_core_over_plain": figures["plain"]["seconds"] / taken / cpus,
-                "over_loop": len(index) / taken / figures["loop"]["pairs_per_s"],
-                "over_published": len(index) / taken / figures["published"]["pairs_per_s"],
-            }
+            figures[f"tapray_{cpus}"] = compared(taken, cpus, len(index), others)
     emit("shard_throughput", figures)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from upath import UPath
 
 from tapray.config import MovieEntry
 from tapray.console import Reporter
@@ -17,7 +18,7 @@ from tapray.crops.collect import Inputs
 from tapray.crops.draw import Region
 from tapray.crops.shards import make_shard, write_shard
 from tapray.crops.splits import whole
-from tapray.data.movies import Movie
+from tapray.data.movies import Movie, open_movie
 from tapray.distributed import data
 from tests.conftest import tiny_config
 
@@ -129,3 +130,17 @@ def test_shards_are_the_same_bytes_as_without_ray_and_after_a_loss(
     assert data.write_shards(inputs.movies, index, config, tmp_path / "ray", Reporter("quiet")) == records
     assert files("ray") == files("one")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.slow
+def test_movies_at_addresses_reach_the_workers(tmp_path: Path, ray_cluster: None) -> None:
+    import ray.data
+
+    np.save(tmp_path / "m.npy", FRAMES)
+    movies = {"m": open_movie(UPath(f"file://{tmp_path}/m.npy"), "m")}
+    ranges = data.frame_ranges([whole("m", FRAMES.shape)], [data.RANGE_BYTES // 10], 1)
+    rows = ray.data.read_datasource(data.MovieDatasource(movies, ranges, tasks=2)).take_all()
+    for row in rows:
+        item = ranges[row["part"]]
+        assert np.array_equal(row["frames"], FRAMES[item.start : item.end])
+    assert len(rows) == len(ranges) > 2
