@@ -188,7 +188,10 @@ def limits(field: FieldInfo) -> str:
     """What values are allowed, such as `>= 1`."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     found = (
-        (signs[name], getattr(item, name)) for item in field.metadata for name in signs if hasattr(item, name)
+        (signs[name], getattr(item, name))
+        for item in getattr(field, "metadata", ())
+        for name in signs
+        if hasattr(item, name)
     )
     return " ".join(f"{sign} {value:g}" for sign, value in found)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from upath import UPath
@@ -25,7 +25,10 @@ def resolve_movies(entries: Iterable[MovieEntry], base: Path) -> tuple[MovieEntr
     Raises:
         UserError: a wildcard finds nothing, a placeholder is unknown, or two movies have one name.
     """
-    movies = [_named(entry, path, base) for entry in entries for path in _found(entry.path, base)]
+    movies: list[MovieEntry] = []
+    for entry in entries:
+        movies += [entry] if entry.resolved else [_named(entry, p, base) for p in _found(entry.path, base)]
+    movies = _channels_share_a_field(movies)
     first: dict[str, Path] = {}
     for movie in movies:
         if movie.name in first:
@@ -35,6 +38,17 @@ def resolve_movies(entries: Iterable[MovieEntry], base: Path) -> tuple[MovieEntr
             )
         first[movie.name] = movie.path
     return tuple(movies)
+
+
+def _channels_share_a_field(movies: Sequence[MovieEntry]) -> list[MovieEntry]:
+    """Movies of one file show the same cells: without a field of their own they have that of the first."""
+    fields: dict[str, str] = {}
+    shared = []
+    for movie in movies:
+        field = fields.setdefault(str(movie.path), movie.field)
+        own = movie.field != movie.name
+        shared.append(movie if own else movie.model_copy(update={"field": field}))
+    return shared
 
 
 def _found(path: Path, base: Path) -> list[Path]:
@@ -47,11 +61,11 @@ def _found(path: Path, base: Path) -> list[Path]:
         with damage(path, "address"):
             return _ordered(anchor.glob(within), path) if wild else [path]  # type: ignore[arg-type]
     whole = base / path
-    root = Path(whole.anchor)
+    root = Path(path.anchor) if path.is_absolute() else base  # whose own name may hold brackets
     with damage(whole, "path"):
         if whole.exists() or not wild:
             return [whole]
-        return _ordered(root.glob(str(whole.relative_to(root))), whole)
+        return _ordered(root.glob(str(path.relative_to(path.anchor))), whole)
 
 
 def _ordered(paths: Iterable[Path], pattern: Path) -> list[Path]:
@@ -73,7 +87,9 @@ def _named(entry: MovieEntry, path: Path, base: Path) -> MovieEntry:
     known["name"] = name
     notes = tuple(_annotation(note, known, path, base) for note in entry.annotations)
     field = _fill(entry.field, known, path) or name
-    return entry.model_copy(update={"path": path, "name": name, "field": field, "annotations": notes})
+    named = entry.model_copy(update={"path": path, "name": name, "field": field, "annotations": notes})
+    named.settle()
+    return named
 
 
 def _annotation(note: Annotation, known: dict[str, str], movie: Path, base: Path) -> Annotation:

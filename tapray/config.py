@@ -17,6 +17,7 @@ from tapray.entries import AnnotationKind as AnnotationKind
 from tapray.entries import MovieEntry as MovieEntry
 from tapray.entries import Role as Role
 from tapray.entries import Section
+from tapray.locations import Location
 
 
 class SimulateConfig(Section):
@@ -195,11 +196,11 @@ class RayConfig(Section):
 class JobConfig(Section):
     """The whole job: movies -> crops -> pretrain -> features -> study -> report."""
 
-    name: str = Field("study", min_length=1, pattern=r"^[A-Za-z0-9_.+-]+$")
+    name: str = Field("study", min_length=1, pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_.+-]*$")
     out: Path = Path("runs/study")
     seed: int = Field(0, ge=0, lt=2**31)
     movies: tuple[MovieEntry, ...] = ()
-    collection: Path | None = None  # a file that lists the movies
+    collection: Location | None = None  # a file that lists the movies
     simulate: SimulateConfig | None = None
     crops: CropConfig = CropConfig()
     split: SplitConfig = SplitConfig()

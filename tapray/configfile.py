@@ -12,6 +12,7 @@ from tapray.collection import resolve_movies
 from tapray.config import JobConfig
 from tapray.entries import Collection, MovieEntry, Section
 from tapray.errors import UserError
+from tapray.locations import is_remote
 
 S = TypeVar("S", bound=Section)
 
@@ -72,6 +73,8 @@ def resolved(config: JobConfig, base: Path) -> JobConfig:
     """
     movies = resolve_movies(config.movies, base)
     if config.collection is not None:
+        if is_remote(config.collection):
+            raise UserError("a collection file must be on a local disk", where=config.collection)
         file = base / config.collection
         movies = _collected(_read_yaml(file), file)
     return config.model_copy(update={"movies": movies, "collection": None})
@@ -102,8 +105,9 @@ def _read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not a text file"
         raise UserError(f"cannot be read ({reason})", where=path) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"is not valid YAML ({error})", where=path) from None
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = str(error).replace('in "<unicode string>", ', "")  # the rest comes from odd tags and dates
+        raise UserError(f"is not valid YAML ({reason})", where=path) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -112,6 +116,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
             name = self.construct_object(key, deep=True)
             if name in seen:
                 raise yaml.constructor.ConstructorError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from tapray.locations import Location
 
@@ -64,12 +64,24 @@ class Reading(Section):
 class MovieEntry(Reading):
     """One movie, or as many as its path's wildcards find, with annotations."""
 
-    name: str = Field("", pattern=r"^[A-Za-z0-9_.+{}-]*$")  # empty: the file's name without suffix
+    name: str = Field(
+        "", pattern=r"^([A-Za-z0-9_+{}-][A-Za-z0-9_.+{}-]*)?$"
+    )  # empty: the file's name without suffix
     path: Location  # may hold the wildcards * ? [ ] and **
     annotations: tuple[Annotation, ...] = ()
     role: Role | None = None  # split.kind movie: train, val or test
     field: str = ""  # field of view, shared by movies of one place; empty: the movie's name
     condition: str = ""  # treatment, cell line...; kept with the movie
+    _resolved: bool = PrivateAttr(False)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the path is one movie's own, and name, field and annotations are filled in."""
+        return self._resolved
+
+    def settle(self) -> None:
+        """Marks the entry as resolved."""
+        self._resolved = True
 
 
 class Collection(Section):

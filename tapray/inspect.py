@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
 from tapray.collection import resolve_movies
@@ -77,6 +78,9 @@ def look(entry: MovieEntry) -> Seen:
 
 def _entries(path: Path, reading: Reading) -> Sequence[MovieEntry]:
     if path.suffix.lower() in _YAML:
+        if reading != Reading():
+            todo = "write axes, channel and plane into it, movie by movie"
+            raise UserError("options of one file do not go with a list", where=path, todo=todo)
         return load_movies(path)
     listed = MovieEntry(path=path, **reading.model_dump())
     found = resolve_movies([listed], Path.cwd())
@@ -84,11 +88,11 @@ def _entries(path: Path, reading: Reading) -> Sequence[MovieEntry]:
 
 
 def _table(seen: Seen, path: Path) -> Table:
-    table = Table(title=str(path))
+    table = Table(title=escape(str(path)))
     table.add_column("what")
     table.add_column("value")
     for name, value in {**_pixels(seen.movie), **_intensities(seen), **_annotated(seen)}.items():
-        table.add_row(name, str(value))
+        table.add_row(name, escape(str(value)))
     return table
 
 
@@ -116,11 +120,14 @@ def _pixels(movie: Movie) -> dict[str, object]:
 
 def _intensities(seen: Seen) -> dict[str, object]:
     low, high = seen.ranges.T
-    flat = int((high - low <= 1).sum()) if seen.movie.dtype.kind == "u" else 0
+    dtype = seen.movie.dtype
+    flat = int((high - low <= 1).sum()) if dtype.kind == "u" else 0
+    full = int((high >= np.iinfo(dtype).max).sum()) if dtype.kind == "u" else 0
     return {
         "1 percentile": f"{low.min():g} to {low.max():g}",
         "99.8 percentile": f"{high.min():g} to {high.max():g}",
         **({"frames without contrast": f"{flat} of {len(low)} looked at"} if flat else {}),
+        **({"saturated frames": f"{full} of {len(low)} looked at"} if full else {}),
     }
 
 

@@ -27,6 +27,8 @@ def location(value: Any) -> Path:
         get_filesystem_class(str(value).partition("://")[0])
     except ImportError as error:
         raise ValueError(f"{value} needs a package that is not installed ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{value}: {error}") from None
     return UPath(value)  # type: ignore[return-value]
 
 

@@ -45,6 +45,7 @@ def shard(job: Job) -> dict[str, Any]:
 
     config, inputs = job.config, job.inputs
     index = inputs.index
+    job.reporter.say(inputs.events_kept())
     result = audit(index, config.crops.size, pretrain_regions(config, inputs.regions))
     shares = f"train {result.train:.1%}, validation {result.val:.1%}, pretraining {result.pretrain:.1%}"
     job.reporter.say(f"leakage audit: share of {result.n_test} test crops overlapping {shares}")

@@ -92,10 +92,56 @@ def test_a_study_lists_the_movies_of_its_collection(folder: Path) -> None:
         load_config(folder / "study.yaml")
 
 
+def test_channels_of_one_file_share_a_field_of_view(folder: Path) -> None:
+    listed = [entry("a/field_2.tif", name=f"c{i}", channel=i) for i in range(2)]
+    found = resolve_movies([*listed, entry("a/field_10.tif")], folder)
+    assert [movie.field for movie in found] == ["c0", "c0", "field_10"]
+    apart = [entry("a/field_2.tif", name=f"c{i}", channel=i, field=f"own{i}") for i in range(2)]
+    assert [movie.field for movie in resolve_movies(apart, folder)] == ["own0", "own1"]
+
+
+def test_names_with_brackets_and_braces(tmp_path: Path) -> None:
+    base = tmp_path / "plate [1]"
+    base.mkdir()
+    for name in ("a{1}.tif", "b.tif"):
+        (base / name).touch()
+    note = {"kind": "event_table", "path": "{stem}.csv"}
+    found = resolve_movies([entry("*.tif", annotations=[note])], base)
+    assert [movie.path.name for movie in found] == ["a{1}.tif", "b.tif"]
+    assert found[0].annotations[0].path == base / "a{1}.csv"
+    assert resolve_movies(found, Path.cwd()) == found
+    assert [movie.path.name for movie in resolve_movies([entry("../*/b.tif")], base)] == ["b.tif"]
+
+
 def test_a_collection_is_no_study(folder: Path) -> None:
     (folder / "study.yaml").write_text("collection: study.yaml\n")
     with pytest.raises(UserError, match=r"study\.yaml: .*collection: unknown key"):
         load_config(folder / "study.yaml")
+
+
+def test_a_collection_lies_on_a_local_disk(folder: Path) -> None:
+    (folder / "study.yaml").write_text("collection: memory://x/all.yaml\n")
+    with pytest.raises(UserError, match="must be on a local disk"):
+        load_config(folder / "study.yaml")
+
+
+def test_merged_keys_are_taken_once(folder: Path) -> None:
+    (folder / "study.yaml").write_text("crops: &c {size: 32, delta: 2}\nsimulate: {}\npretrain: {size: 32}\n")
+    assert load_config(folder / "study.yaml").crops.size == 32
+    text = "crops:\n  <<: {size: 32, delta: 2}\n  delta: 3\nsimulate: {}\n"
+    (folder / "study.yaml").write_text(text)
+    crops = load_config(folder / "study.yaml").crops
+    assert (crops.size, crops.delta) == (32, 3)
+
+
+@pytest.mark.parametrize(
+    "text", ["? [a, b]\n: 1", "name: 2024-13-45", "name: !!int abc", "name: !!bool foo", "name: [", "a: !x 1"]
+)
+def test_odd_yaml_is_one_line(folder: Path, text: str) -> None:
+    (folder / "study.yaml").write_text(text + "\n")
+    with pytest.raises(UserError, match=r"study\.yaml: ") as raised:
+        load_config(folder / "study.yaml")
+    assert "<unicode string>" not in str(raised.value)
 
 
 def test_a_key_that_is_there_twice_is_refused(folder: Path) -> None:

@@ -20,6 +20,7 @@ from skimage.measure import regionprops_table
 
 from tapray.entries import Annotation, AnnotationKind
 from tapray.errors import UserError
+from tapray.locations import is_remote
 
 LINEAGE = "man_track.txt"
 LINEAGE_COLUMNS = ["label", "begin", "end", "parent"]
@@ -65,6 +66,8 @@ def _four_numbers(line: str, where: str) -> tuple[int, int, int, int]:
 
 def beside(sequence: Path) -> tuple[Annotation, ...]:
     """What a dataset of the challenge holds beside a sequence 01: tracks 01_GT/TRA, masks 01_ST/SEG."""
+    if is_remote(sequence):
+        return ()
     tracks, masks = (sequence.parent / (sequence.name + tail) for tail in ("_GT", "_ST"))
     found = []
     if (tracks / "TRA" / LINEAGE).is_file():

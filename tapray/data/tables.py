@@ -49,6 +49,11 @@ def refuse(faulty: pd.Series, path: Path, what: str) -> None:
         raise UserError(what, where=f"{path}, line {faulty.index[faulty][0]}")
 
 
+def refuse_twice(t: pd.Series, y: pd.Series, x: pd.Series, path: Path) -> None:
+    """UserError where a place has two rows: an event would count twice, or be of two kinds."""
+    refuse(pd.DataFrame({"t": t, "y": y, "x": x}).duplicated(), path, "this place has a row already")
+
+
 def numbers(cells: pd.Series, path: Path) -> pd.Series:
     """Finite floats; empty cells are faults."""
     values = pd.to_numeric(cells, errors="coerce").astype(np.float64)
@@ -88,10 +93,11 @@ def read_event_table(annotation: Annotation, name: str, movie: Movie) -> pd.Data
         if table.empty and others and not annotation.exhaustive:
             raise UserError(f"has no row of movie {name}", where=path, todo=f"it names {', '.join(others)}")
     label = table["class"].map(LABELS)
-    refuse(label.isna(), path, f"class is none of {', '.join(LABELS)}")
+    refuse(label.isna(), path, f"class is not one of {', '.join(LABELS)}")
     t = frames(table["t"], path, movie)
     y = positions(table["y"], path, movie.shape[1])
     x = positions(table["x"], path, movie.shape[2])
+    refuse_twice(t, y, x, path)
     t_end = (t + 1).clip(upper=movie.shape[0] - 1)
     if "t_end" in table:
         given = table["t_end"] != ""
@@ -121,6 +127,7 @@ def read_division_table(annotation: Annotation, name: str, movie: Movie) -> pd.D
     refuse(t_end <= t, path, "t_children_first is not after t_parent_last")
     y = positions(table["y_parent"], path, movie.shape[1])
     x = positions(table["x_parent"], path, movie.shape[2])
+    refuse_twice(t, y, x, path)
     counts = table["quality"].isin(annotation.quality)
     kind = np.where(counts, "event", "unknown")
     return make_table(kind, np.where(counts, LABELS["division"], 0), t, t_end, y, x, DEFAULT_RADIUS)

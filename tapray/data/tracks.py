@@ -24,9 +24,9 @@ def read_tracks(annotation: Annotation, name: str, movie: Movie) -> pd.DataFrame
     frame, t_end the first of a child, y and x its centroid at t, radius the distance to the far side of
     the farthest child, masks taken as discs. Unknown: a track with children otherwise, from its end to
     the child; a track without children that ends before the last frame, at its end and the frame after,
-    unless it is within its own radius (at least 10 px) of the border; a death instead where the
-    annotation says so of such ends. Negative: see `places.steady`; a
-    track that begins with the movie or ends with it has no end there.
+    unless it is within its own radius (at least 10 px) of the border. Where the annotation says
+    that such ends are deaths they are, and those near the border are unknown. Negative: see
+    `places.steady`; a track that begins with the movie or ends with it has no end there.
     """
     masks = open_masks(annotation, movie)
     lineage = read_lineage(annotation.path / LINEAGE)
@@ -97,8 +97,9 @@ def _other_ends(
     to_border = np.minimum.reduce(
         [last["y"], last["x"], height - 1 - last["y"], width - 1 - last["x"]], axis=0
     )
-    inside = last[to_border > reach]
-    kind, label = ("event", LABELS["death"]) if annotation.ends == "death" else ("unknown", 0)
-    return make_table(
-        kind, label, inside["t"], inside["t"] + 1, inside["y"], inside["x"], reach[inside.index]
-    )
+    inside, deaths = to_border > reach, annotation.ends == "death"
+    if not deaths:  # near the border a cell leaves
+        last, reach, inside = last[inside], reach[inside], inside[inside]
+    kind = np.where(inside & deaths, "event", "unknown")
+    label = np.where(inside & deaths, LABELS["death"], 0)
+    return make_table(kind, label, last["t"], last["t"] + 1, last["y"], last["x"], reach)

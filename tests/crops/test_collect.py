@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
-from tapray.crops.collect import check_classes, keep_negatives
+from tapray.crops.collect import check_classes, check_distinct, keep_negatives
+from tapray.data.movies import open_movie
+from tapray.entries import Reading
 from tapray.errors import UserError
 
 
@@ -41,3 +46,13 @@ def test_a_split_without_a_class_is_named() -> None:
     index = crops(train=3, test=3, positive=2)
     with pytest.raises(UserError, match="the val split holds no known negatives"):
         check_classes(index, 2)
+
+
+def test_the_same_frames_are_found_however_they_are_stored(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 200, (20, 2, 16, 18)).astype(np.uint8)
+    np.save(tmp_path / "a.npy", pixels)
+    tifffile.imwrite(tmp_path / "b.tif", pixels[:, 1], compression="zlib", photometric="minisblack")
+    first, second = (open_movie(tmp_path / "a.npy", f"c{i}", Reading(channel=i)) for i in range(2))
+    check_distinct([first, second])
+    with pytest.raises(UserError, match=r"b\.tif: holds the same frames as movie 'c1'"):
+        check_distinct([first, second, open_movie(tmp_path / "b.tif")])

@@ -107,7 +107,7 @@ def test_a_place_near_an_event_gives_way_to_it(movie: Movie) -> None:
 
 
 def test_an_event_in_two_annotations_is_one(movie: Movie) -> None:
-    rows = ("m,5,10,20,division,certain", "m,5,12,24,division,certain", "m,5,10,20,death,certain")
+    rows = ("m,5,10,20,division,certain", "m,5,12,24,division,certain", "m,5,10,21,death,certain")
     first = csv_of(movie, EVENT_HEADER, *rows)
     again = csv_of(
         movie, DIVISION_HEADER, "1,6,7,22,10,2,3,certain", "1,12,13,22,10,2,3,certain", name="d.csv"
@@ -172,7 +172,11 @@ def test_tracks_give_divisions_negatives_and_unknown_ends(movie: Movie) -> None:
 def test_tracks_that_end_inside_are_deaths_where_the_annotation_says_so(movie: Movie) -> None:
     found = places(movie, {**tracks_of(movie), "ends": "death"})
     assert rows_of(found, "event") == [(1, 9, 10, 20.0, 30.0), (2, 12, 13, 45.0, 20.0)]
-    assert rows_of(found, "unknown") == [(0, 5, 6, 45.0, 20.0), (0, 14, 15, 45.0, 50.0)]
+    assert rows_of(found, "unknown") == [
+        (0, 5, 6, 45.0, 20.0),
+        (0, 11, 12, 45.0, 77.0),  # near the border: it may have left
+        (0, 14, 15, 45.0, 50.0),
+    ]
 
 
 def test_an_annotation_that_may_be_off_claims_more_ground(movie: Movie) -> None:

@@ -94,7 +94,7 @@ def test_a_movie_without_rows_is_a_fault_unless_the_table_is_exhaustive(movie: M
 @pytest.mark.parametrize(
     ("row", "match"),
     [
-        ("m,5,10,20,mitosis,certain,,", "line 3: class is none of none, event, division, death"),
+        ("m,5,10,20,mitosis,certain,,", "line 3: class is not one of none, event, division, death"),
         ("m,five,10,20,death,certain,,", "line 3: t is not a number"),
         ("m,5.5,10,20,death,certain,,", "line 3: t is not a whole number"),
         ("m,20,10,20,death,certain,,", r"line 3: t is not a frame of the movie \(0 to 19\)"),

@@ -44,7 +44,9 @@ class _Multiscale(BaseModel):
 
 
 def _detect(path: Path) -> bool:
-    return path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in _MARKS)
+    # Behind http(s) a folder is not seen, and its name has to do.
+    by_name = is_remote(path) and path.suffix.lower() == ".zarr"
+    return by_name or any((path / name).is_file() for name in _MARKS)
 
 
 class _Chunks(WrapperStore[Store]):

@@ -111,7 +111,7 @@ def test_faults(tmp_path: Path, pixels: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"is an OME-Zarr plate, not an image; .*it holds A"):
         open_movie(plate)
     (tmp_path / "empty.zarr").mkdir()
-    with pytest.raises(UserError, match=r"empty\.zarr: (not a readable OME-Zarr image|no such)"):
+    with pytest.raises(UserError, match=r"empty\.zarr: holds no TIFF or PNG frames"):
         open_movie(tmp_path / "empty.zarr")
     damaged = write_zarr(tmp_path / "damaged.zarr", pixels)
     chunk = next(file for file in (damaged / "0").rglob("*") if file.is_file() and file.name != "zarr.json")
