@@ -167,7 +167,7 @@ def type_name(kind: Any) -> str:
     """A type in words."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return " ".join([type_name(args[0]), *(limits(arg) for arg in args[1:])])
+        return " ".join(filter(None, [type_name(args[0]), *(limits(arg) for arg in args[1:])]))
     if origin in (Union, UnionType):
         return " or ".join("null" if arg is NoneType else type_name(arg) for arg in args)
     if origin is Literal:
