@@ -144,3 +144,15 @@ def test_movies_at_addresses_reach_the_workers(tmp_path: Path, ray_cluster: None
         item = ranges[row["part"]]
         assert np.array_equal(row["frames"], FRAMES[item.start : item.end])
     assert len(rows) == len(ranges) > 2
+
+
+@pytest.mark.slow
+def test_events_that_no_crop_holds_are_told(inputs: Inputs) -> None:
+    known = sum((places.table["kind"] == "event").sum() for places in inputs.places.values())
+    events = inputs.index[inputs.index["event_id"] >= 0]
+    of_split = events.groupby("split").apply(lambda own: len(own[["movie", "event_id"]].drop_duplicates()))
+    kept = int(of_split.sum())
+    shares = ", ".join(f"{role} {of_split.get(role, 0)}" for role in ("train", "val", "test"))
+    lost = f"; {known - kept} lie in no split or too near to its border" if known > kept else ""
+    assert inputs.events_kept() == f"{kept} of {known} annotated events are in crops ({shares}){lost}"
+    assert 0 < kept < known
