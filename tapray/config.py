@@ -24,7 +24,6 @@ class SimulateConfig(Section):
     """Simulated nuclei; see ``tapray.data.simulate`` for what each quantity does."""
 
     n_movies: int = Field(4, ge=1)
-    n_val: int = Field(1, ge=1)
     frames: int = Field(60, ge=2)
     height: int = Field(256, ge=32)
     width: int = Field(256, ge=32)

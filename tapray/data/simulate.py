@@ -97,7 +97,7 @@ def write_simulation(config: SimulateConfig, folder: Path) -> list[MovieEntry]:
 
     Files per movie: ``field_1.tif`` (TYX), ``field_1_events.tif`` (event masks), ``field_1_TRA``
     (CTC track masks and man_track.txt) and ``field_1_events.csv``. The last movie is for testing,
-    the `n_val` before it for validation, the others for training. Raises UserError where ``folder``
+    the one before for validation, the others for training. Raises UserError where ``folder``
     holds something already, or as ``simulate_movie`` does.
     """
     folder = Path(folder)
@@ -106,7 +106,7 @@ def write_simulation(config: SimulateConfig, folder: Path) -> list[MovieEntry]:
     with atomic_folder(folder) as beside:
         for index in range(config.n_movies):
             _write_movie(simulate_movie(config, index), beside, f"field_{index + 1}")
-    roles = [Role.TRAIN] * config.n_movies + [Role.VAL] * config.n_val + [Role.TEST]
+    roles = [Role.TRAIN] * (config.n_movies - 2) + [Role.VAL, Role.TEST]
     names = [f"field_{index + 1}" for index in range(config.n_movies)]
     return [_entry(folder, name, role) for name, role in zip(names, roles[-len(names) :], strict=True)]
 

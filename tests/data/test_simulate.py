@@ -162,12 +162,9 @@ def test_written_files_read_back(tmp_path: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["movies"]
 
 
-@pytest.mark.parametrize(
-    ("n_movies", "n_val", "roles"),
-    [(1, 1, ["test"]), (2, 1, ["val", "test"]), (4, 2, ["train", "val", "val", "test"])],
-)
-def test_roles_of_movies(tmp_path: Path, n_movies: int, n_val: int, roles: list[str]) -> None:
-    config = TWO.model_copy(update={"n_movies": n_movies, "n_val": n_val})
+@pytest.mark.parametrize(("n_movies", "roles"), [(1, ["test"]), (2, ["val", "test"])])
+def test_roles_of_few_movies(tmp_path: Path, n_movies: int, roles: list[str]) -> None:
+    config = TWO.model_copy(update={"n_movies": n_movies})
     assert [entry.role for entry in write_simulation(config, tmp_path / "out")] == roles
 
 
