@@ -63,7 +63,7 @@ class MovieDatasource(ray.data.Datasource):
 
     def __init__(self, movies: Mapping[str, Movie], ranges: Sequence[FrameRange], tasks: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray has no type here
-        self._movies, self._ranges, self._tasks = dict(movies), ranges, min(tasks, len(ranges))
+        self._movies, self._ranges, self._tasks = dict(movies), ranges, tasks
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all frames."""
@@ -116,12 +116,12 @@ def read_ranges(
         before, kept = item, frames[item.stop - item.start :].copy()
 
 
-def _for_each(
+def over_ranges(
     movies: Mapping[str, Movie],
     ranges: Sequence[FrameRange],
     work: Callable[[int, NDArray[Any]], dict[str, Any]],
-) -> Iterator[dict[str, Any]]:
-    """What `work` returns for each range's part and frames, in the order in which tasks end.
+) -> ray.data.Dataset:
+    """A row for each range, what `work` returns for its part and frames, in the order in which tasks end.
 
     Reading and working are one task (Ray Data fuses them), so frames never pass through the object
     store; the memory asked for keeps machines of many cores from starting too many.
@@ -134,9 +134,12 @@ def _for_each(
 
     needs = {"memory": 4 * RANGE_BYTES}
     cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]  # Ray has no type here
-    source = MovieDatasource(movies, ranges, tasks=int(TASKS_PER_CPU * cpus))
-    frames = ray.data.read_datasource(source, **needs)
-    yield from frames.map_batches(run, batch_size=None, zero_copy_batch=True, **needs).iter_rows()
+    tasks = min(int(TASKS_PER_CPU * cpus), len(ranges))
+    source = MovieDatasource(movies, ranges, tasks)
+    # Told of more blocks than tasks, Ray would split what is read, and then not fuse reading and working.
+    frames = ray.data.read_datasource(source, override_num_blocks=tasks, **needs)
+    mapped: ray.data.Dataset = frames.map_batches(run, batch_size=None, zero_copy_batch=True, **needs)
+    return mapped
 
 
 def write_shards(
@@ -173,7 +176,7 @@ def write_shards(
     with reporter.task("crop pairs", len(index), "pair") as progress:
         waiting = {item.part for item in todo}
         progress.advance(sum(_count(rows[item.part]) for item in ranges if item.part not in waiting))
-        for record in _for_each(movies, todo, work) if todo else ():
+        for record in over_ranges(movies, todo, work).iter_rows() if todo else ():
             progress.advance(_count(rows[record["part"]]))
     reader = ShardReader(folder)
     return [
@@ -229,7 +232,7 @@ def write_frames(
         return {"frames": item.stop - item.start}
 
     with reporter.task("frames", sum(r.stop - r.start for r in regions), "frame") as progress:
-        for record in _for_each(movies, ranges, work):
+        for record in over_ranges(movies, ranges, work).iter_rows():
             progress.advance(record["frames"])
     for region, kinds in samplers.items():
         for kind in kinds:

@@ -156,3 +156,19 @@ def test_events_that_no_crop_holds_are_told(inputs: Inputs) -> None:
     lost = f"; {known - kept} lie in no split or too near to its border" if known > kept else ""
     assert inputs.events_kept() == f"{kept} of {known} annotated events are in crops ({shares}){lost}"
     assert 0 < kept < known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frames_per_range", [1, 9])
+def test_frames_never_pass_through_the_object_store(
+    tmp_path: Path, ray_cluster: None, frames_per_range: int
+) -> None:
+    """Reading and working are one operator, however few or many the ranges are."""
+    np.save(tmp_path / "m.npy", FRAMES)
+    movies = {"m": open_movie(tmp_path / "m.npy", "m")}
+    size = data.RANGE_BYTES // (frames_per_range + 1)
+    ranges = data.frame_ranges([whole("m", FRAMES.shape)], [size], 1)
+    rows = data.over_ranges(movies, ranges, lambda part, frames: {"part": part, "sum": int(frames.sum())})
+    sums = {row["part"]: row["sum"] for row in rows.iter_rows()}
+    assert sums == {item.part: int(FRAMES[item.start : item.end].sum()) for item in ranges}
+    assert "ReadMovie->MapBatches(run)" in rows.stats()
