@@ -128,7 +128,6 @@ def over_ranges(
     """
 
     def run(batch: dict[str, Any]) -> dict[str, Any]:
-        # Ray joins ranges up to its block size (128 MB).
         records = [work(int(part), own) for part, own in zip(batch["part"], batch["frames"], strict=True)]
         return {key: np.array([record[key] for record in records]) for key in records[0]}
 
@@ -139,6 +138,9 @@ def over_ranges(
     # Told of more blocks than tasks, Ray would split what is read, and then not fuse reading and working.
     frames = ray.data.read_datasource(source, override_num_blocks=tasks, **needs)
     mapped: ray.data.Dataset = frames.map_batches(run, batch_size=None, zero_copy_batch=True, **needs)
+    mapped.context.target_max_block_size = (
+        1  # else Ray gathers ranges, up to 128 MB, before they are worked on
+    )
     return mapped
 
 

@@ -161,14 +161,17 @@ def test_events_that_no_crop_holds_are_told(inputs: Inputs) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("frames_per_range", [1, 9])
 def test_frames_never_pass_through_the_object_store(
-    tmp_path: Path, ray_cluster: None, frames_per_range: int
+    tmp_path: Path, ray_cluster: None, frames_per_range: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading and working are one operator, however few or many the ranges are."""
     np.save(tmp_path / "m.npy", FRAMES)
     movies = {"m": open_movie(tmp_path / "m.npy", "m")}
     size = data.RANGE_BYTES // (frames_per_range + 1)
     ranges = data.frame_ranges([whole("m", FRAMES.shape)], [size], 1)
+    monkeypatch.setattr(data, "TASKS_PER_CPU", 1)  # several ranges a task
     rows = data.over_ranges(movies, ranges, lambda part, frames: {"part": part, "sum": int(frames.sum())})
-    sums = {row["part"]: row["sum"] for row in rows.iter_rows()}
+    blocks = list(rows.iter_batches(batch_size=None))
+    sums = {int(block["part"][0]): int(block["sum"][0]) for block in blocks}
     assert sums == {item.part: int(FRAMES[item.start : item.end].sum()) for item in ranges}
+    assert len(blocks) == len(ranges)  # none was joined with another
     assert "ReadMovie->MapBatches(run)" in rows.stats()
