@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tapray.crops.normalise import frame_ranges, normalise
 from tapray.data.movies import Movie
 from tapray.data.places import Places
+from tapray.report.tables import beside
 
 PANELS = 4
 EXAMPLES = 8  # events that are shown, before and after
@@ -57,12 +58,8 @@ def save_overview(
         for column, (_, event) in enumerate(events.iterrows()):
             for line, t in enumerate((int(event["t"]), int(event["t_end"]))):
                 _cut(figure.add_subplot(pairs[line, column]), movie, event, t)
-    beside = path.with_name(f".{path.name}.part.png")
-    try:
-        figure.savefig(beside, dpi=110)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with beside(path) as part:
+        figure.savefig(part, dpi=110)
 
 
 def _chosen(movie: Movie, table: pd.DataFrame | None) -> list[int]:
