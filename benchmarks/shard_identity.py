@@ -25,10 +25,10 @@ SIDE = 512
 
 
 def run(path: Path, folder: Path, frames: int, crops: int, cpus: int) -> None:
-    from tapray.distributed import data
+    from tapray.crops import ranges
     from tapray.distributed.cluster import session
 
-    data.RANGE_BYTES = 4 << 20  # many small parts
+    ranges.RANGE_BYTES = 4 << 20  # many small parts
     with session(RayConfig(num_cpus=cpus)):
         ours(path, scattered(frames, SIDE, crops), CropConfig(size=SIZE), folder)
 

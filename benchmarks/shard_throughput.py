@@ -23,7 +23,8 @@ import torch
 from benchmarks.common import emit, write_movie
 from tapray.config import CropConfig, RayConfig
 from tapray.console import Reporter
-from tapray.crops.normalise import frame_ranges
+from tapray.crops import normalise
+from tapray.crops.ranges import RANGE_BYTES, bytes_per_frame
 from tapray.crops.shards import make_shard, write_shard
 from tapray.data.movies import open_movie
 
@@ -55,7 +56,7 @@ def plain(path: Path, index: pd.DataFrame, config: CropConfig, folder: Path, ste
         for start in range(0, frames, step):
             stop = min(start + step, frames)
             pixels = tif.asarray(key=range(start, min(stop + config.delta, frames)))
-            crops = index[(index.t >= start) & (index.t < stop)]
+            crops = index.iloc[start * config.crops_per_frame : stop * config.crops_per_frame]
             write_shard(folder, parts, make_shard(pixels, start, stop - start, "m", crops, config))
             parts += 1
     return step
@@ -64,7 +65,7 @@ def plain(path: Path, index: pd.DataFrame, config: CropConfig, folder: Path, ste
 def loop(path: Path, folder: Path, pairs: int, crops: int, again: int) -> int:
     """Crop by crop; each that is kept costs `again` that are made."""
     frames = tifffile.imread(path, key=range(pairs + 1))
-    ranges = frame_ranges(frames, "linear")
+    ranges = normalise.frame_ranges(frames, "linear")
     scaled = (frames - ranges[:, :1, None]) / (ranges[:, 1:, None] - ranges[:, :1, None])
     images, generator = torch.as_tensor(scaled.astype(np.float32))[:, None], torch.Generator().manual_seed(0)
     kept: list[Any] = []
@@ -136,7 +137,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compression", default="zlib")
     given = parser.parse_args()
-    from tapray.distributed import data
     from tapray.distributed.cluster import session
 
     index = random_index(given.frames, given.side, given.crops)
@@ -146,8 +146,8 @@ def main() -> None:
         compression = None if given.compression == "none" else given.compression
         write_movie(path, given.frames, given.side, given.side, compression)
         config = crop_config(given)
-        per_frame = data._bytes(open_movie(path, "m"), len(index) / given.frames, config)
-        step = max(1, data.RANGE_BYTES // per_frame - config.delta)
+        per_frame = bytes_per_frame(open_movie(path, "m"), len(index) / given.frames, config)
+        step = max(1, RANGE_BYTES // per_frame - config.delta)
         figures: dict[str, Any] = {**vars(given), "crop_pairs": len(index)}
         others = rivals(path, index, step, scratch, given)
         figures |= others

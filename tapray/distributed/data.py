@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,39 +18,19 @@ from ray.data.block import BlockMetadata
 from tapray.config import CropConfig, JobConfig, SamplerKind
 from tapray.console import Reporter
 from tapray.crops.draw import Region
+from tapray.crops.ranges import (
+    RANGE_BYTES,
+    FrameRange,
+    bytes_per_frame,
+    frame_ranges,
+    read_ranges,
+    rows_of,
+    task_cuts,
+)
 from tapray.crops.shards import CUT_COLUMNS, ShardReader, frames_part, make_shard, tensor_column, write_shard
 from tapray.crops.splits import whole
 from tapray.data.movies import Movie
 from tapray.pretrain import frames as store
-
-RANGE_BYTES = 64 << 20  # of the frames and crops that a task holds; it takes about four times as much
-TASKS_PER_CPU = 4  # a task goes through several ranges: between tasks a core waits for 0.1 to 0.2 s
-
-
-@dataclass(frozen=True)
-class FrameRange:
-    """What is held at once: frames [start, stop) of a region, and those up to `end` which its pairs need."""
-
-    part: int
-    region: Region
-    start: int
-    stop: int
-    end: int
-
-
-def frame_ranges(regions: Iterable[Region], bytes_per_frame: Sequence[int], delta: int) -> list[FrameRange]:
-    """Cuts regions into ranges of about RANGE_BYTES; they depend on the movies alone, not on the cluster.
-
-    Args:
-        bytes_per_frame: of each region, the bytes that a frame and its crops take in memory.
-    """
-    ranges: list[FrameRange] = []
-    for region, size in zip(regions, bytes_per_frame, strict=True):
-        step = max(1, RANGE_BYTES // max(size, 1) - delta)
-        for start in range(region.start, region.stop, step):
-            stop = min(start + step, region.stop)
-            ranges.append(FrameRange(len(ranges), region, start, stop, min(stop + delta, region.stop)))
-    return ranges
 
 
 class MovieDatasource(ray.data.Datasource):
@@ -61,9 +40,11 @@ class MovieDatasource(ray.data.Datasource):
     length of a movie. How many tasks there are changes nothing of what they read.
     """
 
-    def __init__(self, movies: Mapping[str, Movie], ranges: Sequence[FrameRange], tasks: int) -> None:
+    def __init__(
+        self, movies: Mapping[str, Movie], ranges: Sequence[FrameRange], cuts: Sequence[int]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray has no type here
-        self._movies, self._ranges, self._tasks = dict(movies), ranges, tasks
+        self._movies, self._ranges, self._cuts = dict(movies), ranges, cuts
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all frames."""
@@ -79,8 +60,7 @@ class MovieDatasource(ray.data.Datasource):
     ) -> list[ray.data.ReadTask]:
         """As many tasks as were asked for, whatever the parallelism."""
         shared = ray.put(self._movies)  # once, not once a task
-        cuts = np.linspace(0, len(self._ranges), self._tasks + 1).astype(int)
-        groups = [self._ranges[first:last] for first, last in pairwise(cuts)]
+        groups = [self._ranges[first:last] for first, last in pairwise(self._cuts)]
         return [
             ray.data.ReadTask(
                 _reader(shared, group), BlockMetadata(len(group), sum(map(self._bytes, group)), None)
@@ -101,21 +81,6 @@ def _reader(
     return read
 
 
-def read_ranges(
-    movies: Mapping[str, Movie], ranges: Iterable[FrameRange]
-) -> Iterator[tuple[FrameRange, NDArray[Any]]]:
-    """The frames (n, h, w) of each range; those that it shares with the range before are read once."""
-    before, kept = None, np.empty(0)
-    for item in ranges:
-        r, movie = item.region, movies[item.region.movie]
-        follows = before is not None and before.region == r and before.stop == item.start
-        first = before.end if follows and before else item.start
-        frames = movie.read(first, item.end)[:, r.top : r.bottom, r.left : r.right]
-        frames = np.concatenate([kept, frames]) if first > item.start else frames
-        yield item, frames
-        before, kept = item, frames[item.stop - item.start :].copy()
-
-
 def over_ranges(
     movies: Mapping[str, Movie],
     ranges: Sequence[FrameRange],
@@ -133,10 +98,10 @@ def over_ranges(
 
     needs = {"memory": 4 * RANGE_BYTES}
     cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]  # Ray has no type here
-    tasks = min(int(TASKS_PER_CPU * cpus), len(ranges))
-    source = MovieDatasource(movies, ranges, tasks)
+    cuts = task_cuts(len(ranges), max(1, int(cpus)))
+    source = MovieDatasource(movies, ranges, cuts)
     # Told of more blocks than tasks, Ray would split what is read, and then not fuse reading and working.
-    frames = ray.data.read_datasource(source, override_num_blocks=tasks, **needs)
+    frames = ray.data.read_datasource(source, override_num_blocks=len(cuts) - 1, **needs)
     mapped: ray.data.Dataset = frames.map_batches(run, batch_size=None, zero_copy_batch=True, **needs)
     mapped.context.target_max_block_size = (
         1  # else Ray gathers ranges, up to 128 MB, before they are worked on
@@ -162,10 +127,10 @@ def write_shards(
     per_frame = index.groupby("movie").size() / pd.Series({name: m.shape[0] for name, m in movies.items()})
     ranges = frame_ranges(
         regions,
-        [_bytes(movie, float(per_frame.get(name, 0)), config) for name, movie in movies.items()],
+        [bytes_per_frame(movie, float(per_frame.get(name, 0)), config) for name, movie in movies.items()],
         config.delta,
     )
-    rows = [_rows(index, item) for item in ranges]
+    rows = rows_of(index, ranges)
     table = ray.put(index[CUT_COLUMNS])
     todo = [item for item in ranges if not frames_part(folder, item.part).exists()]
 
@@ -188,19 +153,6 @@ def write_shards(
         }
         for item in ranges
     ]
-
-
-def _bytes(movie: Movie, crops: float, config: CropConfig) -> int:
-    """Bytes of a frame with its crops."""
-    _, height, width = movie.shape
-    return int((height * width + 2 * crops * config.size**2) * movie.dtype.itemsize)
-
-
-def _rows(index: pd.DataFrame, item: FrameRange) -> slice:
-    """The crops of a range: rows of one movie and rising frames lie together."""
-    inside = index["t"].between(item.start, item.stop - 1)
-    own = np.flatnonzero((index["movie"] == item.region.movie) & inside)
-    return slice(int(own[0]), int(own[-1]) + 1) if len(own) else slice(0, 0)
 
 
 def _count(rows: slice) -> int:

@@ -32,6 +32,7 @@ class Header:
     files: tuple[Path, ...] = ()  # whose bytes are the pixels, in order; none: too many to name
     pixel_size: float | None = None  # micrometres
     frame_interval: float | None = None  # seconds
+    offsets: tuple[int, ...] = ()  # in a TIFF: where the header of each page begins, or the row of all pixels
 
 
 class Format(NamedTuple):

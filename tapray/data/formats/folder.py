@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def _header(folder: Path) -> Header:
 def _read(folder: Path, header: Header, index: Index) -> NDArray[Any]:
     time, of_frame = index[0], index[1:]
     files = header.files[time] if isinstance(time, slice) else (header.files[time],)
-    frames = [kind.read(file, header, of_frame) for file in files if (kind := _kind(file))]
+    one = replace(header, axes=header.axes[1:], shape=header.shape[1:])
+    frames = [kind.read(file, one, of_frame) for file in files if (kind := _kind(file))]
     return np.stack(frames) if isinstance(time, slice) else frames[0]
 
 

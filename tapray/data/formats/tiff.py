@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TiffFile, TiffPage, TiffPageSeries, xml2dict
+from tifffile import TiffFile, TiffFileError, TiffPage, TiffPageSeries, xml2dict
 
 from tapray.data.formats.base import Format, Header, Index, micrometres, seconds
 from tapray.errors import UserError, damage
@@ -36,26 +36,28 @@ def _header(file: Path) -> Header:
         present = sum(page is not None for page in series.pages)
         if present != n_pages and not (present == 1 and in_a_row):
             raise UserError(f"truncated: {n_pages} frames are named, {present} are there", where=file)
-        pixel_size, frame_interval = _physical(tif)
         return Header(
             series.axes,
             series.shape,
             series.dtype.newbyteorder("="),
             (file,),
-            pixel_size,
-            frame_interval,
+            *_physical(tif),
+            _offsets(series),
         )
 
 
 def _read(file: Path, header: Header, index: Index) -> NDArray[Any]:
     with _open(file) as tif:
-        series = tif.series[0]
-        of_page = series.keyframe.shape
-        lead = len(series.shape) - len(of_page)
-        wanted = np.arange(prod(series.shape[:lead])).reshape(series.shape[:lead])[index[:lead]]
-        row = len(series.pages) < prod(series.shape[:lead])  # ImageJ: one header, then all pixels in a row
+        of_page = tif.pages.first.shape
+        lead = len(header.shape) - len(of_page)
+        wanted = np.arange(prod(header.shape[:lead])).reshape(header.shape[:lead])[index[:lead]]
+        offsets = header.offsets or _offsets(tif.series[0])  # a frame of a folder has no header of its own
+        row = len(offsets) < prod(header.shape[:lead])  # ImageJ: one header, then all pixels in a row
         read = _in_a_row if row else _page
-        pages = [read(tif, series, int(page))[index[lead:]] for page in np.ravel(wanted)]
+        try:
+            pages = [read(tif, offsets, int(page))[index[lead:]] for page in np.ravel(wanted)]
+        except TiffFileError as error:  # no page header where there was one
+            raise UserError("has changed since it was opened", where=file) from error
         stack: NDArray[Any] = np.stack(pages).reshape(*np.shape(wanted), *pages[0].shape)
         return stack.astype(stack.dtype.newbyteorder("="), copy=False)
 
@@ -107,20 +109,27 @@ def _n_pages(series: TiffPageSeries, of_page: tuple[int, ...]) -> int:
     return prod(series.shape[:lead])
 
 
-def _page(tif: TiffFile, series: TiffPageSeries, number: int) -> NDArray[Any]:
-    page = series.pages[number]
-    if page is None:
-        raise ValueError(f"frame {number} is missing")
-    pixels: NDArray[Any] = page.asarray(maxworkers=1)
+def _offsets(series: TiffPageSeries) -> tuple[int, ...]:
+    """Where each page's header begins; if there is but one for many frames, where the pixels begin."""
+    if len(series.pages) < _n_pages(series, series.keyframe.shape):
+        return (series.dataoffset or 0,)
+    return tuple(page.offset for page in series.pages if page is not None)
+
+
+def _page(tif: TiffFile, offsets: tuple[int, ...], number: int) -> NDArray[Any]:
+    # By its place: to ask tifffile for the series or for page `number` reads the headers of all before it.
+    tif.filehandle.seek(offsets[number])
+    pixels: NDArray[Any] = TiffPage(tif, number).asarray(maxworkers=1)
     return pixels
 
 
-def _in_a_row(tif: TiffFile, series: TiffPageSeries, number: int) -> NDArray[Any]:
-    of_page = series.keyframe.shape
-    dtype = series.dtype.newbyteorder(tif.byteorder)
-    n_bytes = prod(of_page) * dtype.itemsize
-    tif.filehandle.seek((series.dataoffset or 0) + number * n_bytes)
-    return np.frombuffer(tif.filehandle.read(n_bytes), dtype).reshape(of_page)
+def _in_a_row(tif: TiffFile, offsets: tuple[int, ...], number: int) -> NDArray[Any]:
+    shape, dtype = tif.pages.first.shape, tif.pages.first.dtype
+    if dtype is None:
+        raise ValueError("pixels of an unknown type")
+    n_bytes = prod(shape) * dtype.itemsize
+    tif.filehandle.seek(offsets[0] + number * n_bytes)
+    return np.frombuffer(tif.filehandle.read(n_bytes), dtype.newbyteorder(tif.byteorder)).reshape(shape)
 
 
 def _physical(tif: TiffFile) -> tuple[float | None, float | None]:
