@@ -15,7 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import tifffile
 import yaml
@@ -27,23 +26,9 @@ from tapray.data.movies import open_movie
 from tapray.data.simulate import simulate_movie
 from tapray.detector import load_model
 from tapray.predict import predict
+from tapray.threshold import match
 
 FRAMES = 2
-
-
-def match(found: pd.DataFrame, truth: pd.DataFrame, reach: float) -> np.ndarray:
-    """(n_found,) whether each predicted event, most probable first, hits a true one still free."""
-    away = np.hypot(
-        found.y.to_numpy()[:, None] - truth.y.to_numpy(), found.x.to_numpy()[:, None] - truth.x.to_numpy()
-    )
-    late = np.abs(found.t.to_numpy()[:, None] - truth.t.to_numpy())
-    away[(away > reach) | (late > FRAMES)] = np.inf
-    hit = np.zeros(len(found), dtype=bool)
-    for row in range(len(found)):
-        nearest = int(away[row].argmin())
-        if np.isfinite(away[row, nearest]):
-            hit[row], away[:, nearest] = True, np.inf
-    return hit
 
 
 def main() -> None:
@@ -64,7 +49,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         found = pd.read_csv(table).sort_values("probability", ascending=False)
     truth = movie.events[movie.events.t + config.crops.delta < len(movie.frames)]
-    hit = match(found, truth, config.crops.size / 2)
+    hit = match(found, truth, config.crops.size / 2, FRAMES)
     report = {
         "true_events": len(truth),
         "predicted_events": len(found),

@@ -130,11 +130,11 @@ def compared(taken: float, cpus: int, pairs: int, others: dict[str, dict[str, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=256)
+    parser.add_argument("--frames", type=int, default=1024)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--crops", type=int, default=1000, help="crops of a frame pair")
     parser.add_argument("--cpus", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--compression", default="zlib")
     given = parser.parse_args()
     from tapray.distributed.cluster import session

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tapray.atomic import atomic_folder
+from tapray.atomic import atomic_folder, atomic_write
 from tapray.config import CropConfig, HeadKind, Init, JobConfig
 from tapray.errors import UserError
 from tapray.model.encoders import build_encoder, draws
@@ -57,6 +57,13 @@ def save_model(config: JobConfig, found: Results, study: Path, pretrained: Path,
         body = {**facts, **scores, **run["calibration"], "crops": config.crops.model_dump(mode="json")}
         (beside / "model.json").write_text(json.dumps(body, indent=1))
     return folder
+
+
+def set_threshold(folder: Path, threshold: float, validation: dict[str, float]) -> None:
+    """Puts another threshold into a model folder, with what a search of the validation part names with it."""
+    body = json.loads((folder / "model.json").read_text())
+    changed = {**body, "threshold": threshold, "validation": validation}
+    atomic_write(folder / "model.json", json.dumps(changed, indent=1))
 
 
 def load_model(folder: Path) -> Detector:

@@ -17,8 +17,10 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage.feature import peak_local_max
 
 from tapray.atomic import atomic_write
-from tapray.console import Reporter
+from tapray.console import Reporter, Task
+from tapray.crops.draw import Region
 from tapray.crops.normalise import frame_ranges, normalise
+from tapray.crops.splits import whole
 from tapray.data.movies import Movie
 from tapray.detector import Detector
 from tapray.errors import UserError
@@ -55,18 +57,28 @@ def predict(
     for path in (events, probability):
         if path.is_dir():
             raise UserError("is a folder", where=path, todo="choose another --out")
-    stride = stride or crops.size // 4
-    rows, columns = (_places(length, stride) for length in (height, width))
-    probabilities = np.empty((frames - crops.delta, len(rows), len(columns), crops.classes), np.float32)
-    with reporter.task("frame pairs", len(probabilities), "pair") as progress:
-        for t, values in _frame_pairs(detector, movie, rows, columns):
-            probabilities[t] = values
-            progress.advance()
+    with reporter.task("frame pairs", frames - crops.delta, "pair") as progress:
+        probabilities, rows, columns = scan(detector, movie, whole(movie.name, movie.shape), stride, progress)
     table = find_events(detector, movie.name, probabilities, rows, columns)
     _write_probability(probability, 1 - probabilities[..., 0], rows, columns, movie.shape)
     atomic_write(events, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     reporter.say(f"{len(table)} events in {movie.name}: {events}")
     return events
+
+
+def scan(
+    detector: Detector, movie: Movie, region: Region, stride: int | None, progress: Task
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Calibrated probabilities (pairs, gy, gx, K) of a region, and the rows (gy,) and columns (gx,) in it."""
+    crops = detector.crops
+    sides = region.bottom - region.top, region.right - region.left
+    rows, columns = (_places(side, stride or crops.size // 4) for side in sides)
+    pairs = region.stop - region.start - crops.delta
+    probabilities = np.empty((pairs, len(rows), len(columns), crops.classes), np.float32)
+    for t, values in _frame_pairs(detector, movie, region, rows, columns):
+        probabilities[t - region.start] = values
+        progress.advance()
+    return probabilities, rows, columns
 
 
 def _places(length: int, stride: int) -> NDArray[np.int64]:
@@ -75,17 +87,18 @@ def _places(length: int, stride: int) -> NDArray[np.int64]:
 
 
 def _frame_pairs(
-    detector: Detector, movie: Movie, rows: NDArray[np.int64], columns: NDArray[np.int64]
+    detector: Detector, movie: Movie, region: Region, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Calibrated probabilities (gy, gx, K) of each frame pair; each frame is embedded once.
 
-    Frames are mirrored at their borders, so that events there are seen too.
+    Frames are mirrored at the region's borders, so that events there are seen too.
     """
     crops, before = detector.crops, detector.crops.size // 2
     kept: dict[int, torch.Tensor] = {}
-    for t in range(movie.shape[0]):
+    for t in range(region.start, region.stop):
         frame = movie.read(t, t + 1)
         flat = normalise(frame, frame_ranges(frame, crops.intensity), crops.intensity)[0]
+        flat = flat[region.top : region.bottom, region.left : region.right]
         flat = np.pad(flat, (before, crops.size - before), mode="reflect")
         windows = sliding_window_view(flat, (crops.size, crops.size))[rows][:, columns]
         windows = windows.reshape(-1, 1, crops.size, crops.size)

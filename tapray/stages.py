@@ -133,9 +133,10 @@ def study(job: Job) -> dict[str, Any]:
 
 def report(job: Job) -> dict[str, Any]:
     """Tables and figures, also logged to MLflow, and the model that `tapray predict` loads."""
-    from tapray.detector import save_model
+    from tapray.detector import load_model, save_model, set_threshold
     from tapray.report import write_report
     from tapray.study.results import collect
+    from tapray.threshold import choose_threshold
 
     audit = job.folder.facts("shard")["audit"]
     leaky = max(audit["train"], audit["val"], audit["pretrain"]) > 0
@@ -143,6 +144,10 @@ def report(job: Job) -> dict[str, Any]:
     target = job.folder.stage("report")
     paths = write_report(target, found.results, found.trials, found.predictions, audit, job.history)
     model = save_model(job.config, found, job.study, job.model, job.folder.stage("model"))
+    if choice := choose_threshold(load_model(model), job.inputs, job.reporter):
+        set_threshold(model, choice.threshold, choice.as_dict())
+        told = f"{choice.named} of {choice.events} events and {choice.false} false ones"
+        job.reporter.say(f"the validation part searched: at threshold {choice.threshold:.3g} it names {told}")
     for path in paths:
         job.tracker.artifact(job.run_id, path, "report")
     job.tracker.model(job.run_id, model)

@@ -29,7 +29,7 @@ def without_ray(study: dict[str, Any]) -> Path:
     return folder
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=200, database=None)
 @given(number=st.integers(0, 1 << 32))
 def test_every_case_is_one_line_or_correct(tmp_path_factory: pytest.TempPathFactory, number: int) -> None:
     outcome, name, said = run_case(number, tmp_path_factory.mktemp("case"), without_ray)

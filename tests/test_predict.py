@@ -11,9 +11,14 @@ import pandas as pd
 import pytest
 import tifffile
 
+from tapray.config import MovieEntry
+from tapray.console import Reporter
+from tapray.crops.collect import Inputs
 from tapray.detector import load_model
 from tapray.errors import UserError
 from tapray.predict import strongest
+from tapray.threshold import choose_threshold
+from tests.conftest import tiny_config
 from tests.test_cli import tapray
 
 pytestmark = pytest.mark.slow
@@ -34,6 +39,18 @@ def test_the_probability_movie_covers_the_movie(predicted: Path) -> None:
     assert np.isnan(probability[-1]).all()  # no frame follows the last
     assert ((probability[:-1] >= 0) & (probability[:-1] <= 1)).all()
     assert probability[:-1].std() > 0
+
+
+def test_the_threshold_is_that_of_a_search_of_the_validation_movie(tiny_job: Path) -> None:
+    model = tiny_job / "model"
+    facts = json.loads((model / "model.json").read_text())
+    entries = json.loads((tiny_job / "simulate" / "movies.json").read_text())
+    inputs = Inputs(tiny_config(tiny_job), [MovieEntry.model_validate(entry) for entry in entries])
+    choice = choose_threshold(load_model(model), inputs, Reporter("quiet"))
+    assert choice is not None
+    assert choice.as_dict() == facts["validation"]
+    assert choice.threshold == facts["threshold"] == load_model(model).threshold
+    assert 0 < choice.named <= choice.events
 
 
 def test_places_up_to_the_border_are_looked_at(predicted: Path) -> None:

@@ -49,7 +49,7 @@ def test_content_hash_sees_values_not_spelling(tmp_path: Path) -> None:
         content_hash(float("nan"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(JSON)
 def test_content_hash_survives_json(value: Any) -> None:
     assert content_hash(json.loads(json.dumps(value))) == content_hash(value)

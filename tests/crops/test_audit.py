@@ -50,7 +50,7 @@ def brute_force(index: pd.DataFrame, pretrain: list[Region]) -> dict[str, float]
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 14), delta=st.integers(1, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_audit_agrees_with_brute_force(seed: int, n: int, delta: int) -> None:
     rng = np.random.default_rng(seed)
     index = pd.DataFrame(
@@ -97,7 +97,7 @@ def test_no_test_crops_no_leak() -> None:
 
 
 @given(seed=st.integers(0, 10_000), halo=st.integers(0, 7))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_features_cut_from_whole_frames_reach_beyond_their_crops(seed: int, halo: int) -> None:
     rng = np.random.default_rng(seed)
     place = {name: rng.integers(10, 40, 12) for name in ("y", "x")}

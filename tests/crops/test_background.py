@@ -11,7 +11,7 @@ from tapray.crops.background import SHARE, bright, holds_foreground
 
 
 @given(seed=st.integers(0, 1000), delta=st.integers(1, 3), size=st.integers(4, 20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_crop_is_kept_where_either_frame_holds_enough(seed: int, delta: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     masks = rng.random((6, 30, 34)) < rng.choice([0.001, SHARE, 0.3], (6, 1, 1))

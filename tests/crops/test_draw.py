@@ -54,7 +54,7 @@ def test_the_global_generator_is_neither_used_nor_reset() -> None:
     delta=st.integers(1, 2),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_crop_lies_inside_its_region(
     frames: int, height: int, width: int, delta: int, seed: int
 ) -> None:

@@ -20,7 +20,7 @@ from tapray.data.movies import Movie
     sizes=st.integers(1, 1 << 28),
     delta=st.integers(1, 4),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_ranges_cover_every_region_once(lengths: list[int], sizes: int, delta: int) -> None:
     regions = [Region(str(i), 3, 3 + n, 0, 0, 9, 9) for i, n in enumerate(lengths)]
     ranges = frame_ranges(regions, [sizes] * len(regions), delta)
@@ -48,7 +48,7 @@ read_frames: list[int] = []
 
 
 @given(size=st.integers(1, 1 << 25), delta=st.integers(1, 5), skipped=st.sets(st.integers(0, 40), max_size=6))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_a_task_reads_no_frame_twice(size: int, delta: int, skipped: set[int]) -> None:
     movie = Counted("m", Path("m"), FRAMES.shape, FRAMES.dtype, "npy", None, None)  # type: ignore[arg-type]
     regions = [Region("m", 0, 30, 0, 0, 9, 9), Region("m", 30, 50, 2, 1, 7, 8)]
@@ -69,7 +69,7 @@ def test_a_task_reads_no_frame_twice(size: int, delta: int, skipped: set[int]) -
 
 
 @given(ranges=st.integers(1, 500), cpus=st.integers(1, 70))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 def test_tasks_hold_every_range_once_and_end_with_short_ones(ranges: int, cpus: int) -> None:
     cuts = task_cuts(ranges, cpus)
     sizes = np.diff(cuts)
@@ -81,7 +81,7 @@ def test_tasks_hold_every_range_once_and_end_with_short_ones(ranges: int, cpus: 
 
 
 @given(counts=st.lists(st.integers(0, 5), min_size=1, max_size=40), size=st.integers(1, 1 << 27))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_every_crop_belongs_to_one_range(counts: list[int], size: int) -> None:
     """`counts` crops of each frame of one movie, as many in reverse of another, none of a third."""
     frames = np.arange(len(counts))

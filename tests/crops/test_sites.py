@@ -60,7 +60,7 @@ def holds(crops: pd.DataFrame, known: pd.DataFrame, size: int, margin: int) -> n
     jitter=st.integers(0, 20),
     draw=st.sampled_from(["sites", "uniform"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_what_a_crop_is_called_is_known(
     seed: int, exhaustive: bool, size: int, delta: int, margin: int, jitter: int, draw: str
 ) -> None:

@@ -72,7 +72,7 @@ def audited(config: JobConfig, shape: tuple[int, int, int], seed: int) -> Audit:
     order=st.permutations(["train", "val", "test"]),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_test_crop_overlaps_what_is_trained_on(
     kind: str,
     frames: int,
@@ -173,7 +173,7 @@ def roles_of(config: JobConfig, facts: dict[str, MovieFacts]) -> dict[str, Role 
 
 
 @given(n=st.integers(3, 9), folds=st.one_of(st.just("each"), st.integers(3, 9)), seed=st.integers(0, 50))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 def test_over_the_folds_every_field_is_tested_once(n: int, folds: int | str, seed: int) -> None:
     shape, fields = (9, 30, 30), [f"f{i // 2}" for i in range(2 * n)]  # two movies of each field
     shared = {str(i): MovieFacts(shape, field=field) for i, field in enumerate(fields)}

@@ -67,7 +67,7 @@ def test_what_is_unclear_is_refused(file: Header, said: dict[str, object], match
         lay_out(file, Reading.model_validate(said), FILE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     order=st.permutations("TCZYX"),
     channel=st.integers(0, 1),

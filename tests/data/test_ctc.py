@@ -67,7 +67,7 @@ def test_a_lineage_that_is_not_there(tmp_path: Path) -> None:
         read_lineage(tmp_path / "man_track.txt")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tracks=arrays(np.uint16, st.tuples(st.integers(2, 6), st.integers(2, 9), st.integers(2, 9))))
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, tracks: np.ndarray) -> None:
     folder = tmp_path_factory.mktemp("ctc") / "TRA"

@@ -86,7 +86,7 @@ def test_an_event_is_a_component_of_the_masks(movie: Movie) -> None:
     assert found.table["radius"][0] == pytest.approx(np.hypot(2, 10) + 0.5)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     events=st.dictionaries(
         st.integers(0, 5), st.tuples(st.integers(0, 66), st.integers(0, 3), st.sampled_from([1, 2]))

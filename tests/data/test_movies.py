@@ -151,7 +151,7 @@ def test_a_movie_survives_pickling(tmp_path: Path) -> None:
     np.testing.assert_array_equal(copy.read(1, 3), frames()[1:3])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(st.integers(2, 5), st.integers(2, 20), st.integers(2, 20)),
     dtype=st.sampled_from([np.uint8, np.uint16]),

@@ -46,7 +46,7 @@ def test_same_seed_same_bytes(busy: SimulatedMovie) -> None:
     assert not np.array_equal(simulate_movie(TWO.model_copy(update={"seed": 1}), 0).frames, first)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     seed=st.integers(0, 10**6),
     frames=st.integers(2, 24),

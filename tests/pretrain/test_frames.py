@@ -65,7 +65,7 @@ def filled(
     return target
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15)
 @given(cuts=st.sets(st.integers(1, 7)), delta=st.integers(1, 3))
 def test_the_files_are_the_same_in_whatever_ranges_they_were_filled(
     tmp_path_factory: pytest.TempPathFactory, cuts: set[int], delta: int

@@ -109,7 +109,7 @@ def test_a_separable_validation_set_does_not_run_away(events: int) -> None:
     n=st.integers(2, 60),
     k=st.integers(2, 3),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_fit_is_finite_bounded_and_no_worse_than_identity(
     seed: int, scale: float, n: int, k: int
 ) -> None:

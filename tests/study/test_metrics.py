@@ -36,7 +36,7 @@ def case(
 
 
 @given(seed=st.integers(0, 10_000), ties=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_binary_scores_agree_with_the_libraries(seed: int, ties: bool) -> None:
     p, y = case(seed, decimals=0 if ties else None)
     event = p[:, 1]
@@ -60,7 +60,7 @@ def test_binary_scores_agree_with_the_libraries(seed: int, ties: bool) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_three_class_scores_agree_with_the_libraries(seed: int) -> None:
     p, y = case(seed, k=3)
     found = score(p, y, 3) | probability_scores(p, y, constant=0.2)
@@ -127,7 +127,7 @@ def test_the_best_threshold_lies_between_the_classes() -> None:
 
 
 @given(seed=st.integers(0, 10_000), decimals=st.sampled_from([0, 1, 8]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_other_threshold_has_a_higher_f1(seed: int, decimals: int) -> None:
     p, y = case(seed, decimals=decimals)
     best = sk.f1_score(y, predict_classes(p, best_f1_threshold(p, y)))

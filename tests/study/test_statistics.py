@@ -92,7 +92,7 @@ def ap_by_loop(
 
 
 @given(seed=st.integers(0, 10_000), decimals=st.sampled_from([0, 1, 8]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_bootstrap_ap_equals_scikit_learn_on_every_resample(seed: int, decimals: int) -> None:
     rng = np.random.default_rng(seed)
     labels = np.concatenate([[1], (rng.random(59) < 0.15).astype(np.int64)])

@@ -77,7 +77,7 @@ def test_a_truncated_stack_is_never_read_as_something_else(tmp_path: Path, kind:
     assert at_open > 0.8 * len(lengths)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(sorted(STACKS)), data=st.data())
 def test_damage_is_a_user_error_or_harmless(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     file = tmp_path / "m.tif"
