@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tapray.atomic import atomic_folder, atomic_write
 from tapray.config import CropConfig, HeadKind, Init, JobConfig
+from tapray.configfile import one_line
 from tapray.errors import UserError
 from tapray.model.encoders import build_encoder, draws
 from tapray.model.heads import Head, build_head
@@ -83,12 +85,21 @@ def load_model(folder: Path) -> Detector:
         calibration = Calibration(float(facts["temperature"]), tuple(float(b) for b in facts["bias"]))
         threshold = float(facts["threshold"])
         numbers = [calibration.temperature, *calibration.bias, threshold]
-        if not np.isfinite(numbers).all() or calibration.temperature <= 0:
-            raise ValueError("temperature, bias and threshold must be finite, the temperature above 0")
+        if not np.isfinite(numbers).all() or calibration.temperature <= 0 or not 0 <= threshold <= 1:
+            what = "temperature and bias must be finite, the temperature above 0, the threshold from 0 to 1"
+            raise ValueError(what)
         if len(calibration.bias) != crops.classes:
             raise ValueError(f"{len(calibration.bias)} biases for {crops.classes} classes")
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"not a readable model ({reason})", where=folder) from None
+        raise UserError(f"not a readable model ({_reason(error)})", where=folder) from None
     freeze(head)
     return Detector(encoder, head, calibration, threshold, crops, facts)
+
+
+def _reason(error: Exception) -> str:
+    """One line of what is wrong with a model folder."""
+    if isinstance(error, ValidationError):
+        return one_line(error)
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return " ".join(str(error).split()[:20])  # torch and safetensors list every tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -187,7 +188,7 @@ def _write_probability(
     grid = np.meshgrid(y, x, indexing="ij")
     unknown = np.full((shape[0] - len(event), *shape[1:]), np.nan, np.float32)
     frames = (map_coordinates(values, grid, order=1, mode="nearest") for values in event)
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         tifffile.imwrite(
             beside,

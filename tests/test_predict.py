@@ -114,7 +114,14 @@ def test_a_folder_in_the_place_of_a_file_is_left_alone(
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("threshold", float("nan")), ("temperature", 0), ("bias", [0.0]), ("bias", ["a", "b"])]
+    ("key", "value"),
+    [
+        ("threshold", float("nan")),
+        ("threshold", 2),
+        ("temperature", 0),
+        ("bias", [0.0]),
+        ("bias", ["a", "b"]),
+    ],
 )
 def test_a_model_with_impossible_numbers_is_refused(
     tiny_job: Path, tmp_path: Path, key: str, value: object

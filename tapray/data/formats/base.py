@@ -33,6 +33,7 @@ class Header:
     pixel_size: float | None = None  # micrometres
     frame_interval: float | None = None  # seconds
     offsets: tuple[int, ...] = ()  # in a TIFF: where the header of each page begins, or the row of all pixels
+    size: int = 0  # of that TIFF in bytes: the offsets are those of no other
 
 
 class Format(NamedTuple):

@@ -27,13 +27,16 @@ def _header(folder: Path) -> Header:
     headers = [kind.header(file) for file in files if (kind := _kind(file))]
     first = headers[0]
     for file, header in zip(files, headers, strict=True):
-        counted = [n for axis, n in zip(header.axes, header.shape, strict=True) if axis not in "CZYXS"]
+        # Pages without a name may be channels or planes: where every file has them, the user can say so.
+        fine = "CZYXSIQ" if len(files) > 1 and set(first.axes) & set("IQ") else "CZYXS"
+        counted = [n for axis, n in zip(header.axes, header.shape, strict=True) if axis not in fine]
         if any(n > 1 for n in counted):
             todo = "give the path of the stack itself" if len(files) == 1 else "keep one frame a file"
             what = f"holds {max(counted)} frames in a folder of single frames"
             raise UserError(what, where=file, todo=todo)
         if (header.axes, header.shape, header.dtype) != (first.axes, first.shape, first.dtype):
-            what = f"is {header.shape} {header.dtype}, but {files[0].name} is {first.shape} {first.dtype}"
+            own, other = (f"{h.axes} {h.shape} {h.dtype}" for h in (header, first))
+            what = f"is {own}, but {files[0].name} is {other}"
             raise UserError(what, where=file)
     shape = (len(files), *first.shape)
     return Header("T" + first.axes, shape, first.dtype, files, first.pixel_size, first.frame_interval)

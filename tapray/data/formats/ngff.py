@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.errors import ContainsArrayError, GroupNotFoundError
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from tapray.data.formats.base import Format, Header, Index, micrometres, seconds
 from tapray.errors import UserError, damage
 from tapray.locations import is_remote
 
-_MARKS = ("zarr.json", ".zgroup", ".zattrs")
+_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 class _Axis(BaseModel):
@@ -72,7 +73,13 @@ def _group(path: Path) -> zarr.Group:
         store = FsspecStore.from_url(str(path), options, read_only=True)
     else:
         store = LocalStore(str(path), read_only=True)
-    return zarr.open_group(_Chunks(store), mode="r")
+    try:
+        return zarr.open_group(_Chunks(store), mode="r")
+    except (ContainsArrayError, GroupNotFoundError) as error:
+        if not isinstance(error, ContainsArrayError) and not (path / ".zarray").is_file():
+            raise
+        todo = "give the path of the image that it belongs to"
+        raise UserError("is a bare Zarr array, not an OME-Zarr image", where=path, todo=todo) from None
 
 
 def _image(path: Path) -> tuple[_Multiscale, zarr.Array[Any]]:
@@ -90,7 +97,8 @@ def _image(path: Path) -> tuple[_Multiscale, zarr.Array[Any]]:
     if not isinstance(array, zarr.Array):
         raise ValueError(f"{image.datasets[0].path} is not an array")
     if isinstance(array.store, _Chunks):
-        array.store.blosc = any("blosc" in type(codec).__name__.lower() for codec in array.compressors)
+        blosc = any("blosc" in type(codec).__name__.lower() for codec in array.compressors)
+        array.store.blosc = blosc and array.shards is None  # shards end with an index that is checked
     return image, array
 
 

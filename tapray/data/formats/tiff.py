@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TiffFile, TiffFileError, TiffPage, TiffPageSeries, xml2dict
+from tifffile import TiffFile, TiffPage, TiffPageSeries, xml2dict
 
 from tapray.data.formats.base import Format, Header, Index, micrometres, seconds
 from tapray.errors import UserError, damage
@@ -26,13 +26,17 @@ def _header(file: Path) -> Header:
     with _open(file) as tif:
         pages = [page for page in tif.pages if isinstance(page, TiffPage)]
         _check_pages(file, tif, pages)
+        series, size = tif.series[0], tif.filehandle.size
+        if len(pages) == len(tif.series) > 1:  # frames that were appended one by one, all alike
+            axes, shape = "Q" + series.axes, (len(pages), *series.shape)
+            dtype, offsets = series.dtype.newbyteorder("="), tuple(page.offset for page in pages)
+            return Header(axes, shape, dtype, (file,), *_physical(tif), offsets, size)
         if len(tif.series) != 1:
             todo = "save each as a file of its own"
             raise UserError(f"holds {len(tif.series)} image series, not one movie", where=file, todo=todo)
-        series = tif.series[0]
         n_pages = _n_pages(series, pages[0].shape)
         offset = series.dataoffset
-        in_a_row = offset is not None and offset + series.nbytes <= tif.filehandle.size
+        in_a_row = offset is not None and offset + series.nbytes <= size
         present = sum(page is not None for page in series.pages)
         if present != n_pages and not (present == 1 and in_a_row):
             raise UserError(f"truncated: {n_pages} frames are named, {present} are there", where=file)
@@ -43,21 +47,21 @@ def _header(file: Path) -> Header:
             (file,),
             *_physical(tif),
             _offsets(series),
+            size,
         )
 
 
 def _read(file: Path, header: Header, index: Index) -> NDArray[Any]:
     with _open(file) as tif:
+        if header.size and tif.filehandle.size != header.size:
+            raise UserError("has changed since it was opened", where=file)
         of_page = tif.pages.first.shape
         lead = len(header.shape) - len(of_page)
         wanted = np.arange(prod(header.shape[:lead])).reshape(header.shape[:lead])[index[:lead]]
         offsets = header.offsets or _offsets(tif.series[0])  # a frame of a folder has no header of its own
         row = len(offsets) < prod(header.shape[:lead])  # ImageJ: one header, then all pixels in a row
         read = _in_a_row if row else _page
-        try:
-            pages = [read(tif, offsets, int(page))[index[lead:]] for page in np.ravel(wanted)]
-        except TiffFileError as error:  # no page header where there was one
-            raise UserError("has changed since it was opened", where=file) from error
+        pages = [read(tif, offsets, int(page))[index[lead:]] for page in np.ravel(wanted)]
         stack: NDArray[Any] = np.stack(pages).reshape(*np.shape(wanted), *pages[0].shape)
         return stack.astype(stack.dtype.newbyteorder("="), copy=False)
 

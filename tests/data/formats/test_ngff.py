@@ -121,3 +121,34 @@ def test_faults(tmp_path: Path, pixels: np.ndarray) -> None:
     (damaged / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": 3}))
     with pytest.raises(UserError, match=r"damaged\.zarr: "):
         open_movie(damaged)
+
+
+@pytest.mark.parametrize("codec", ["blosc", "zstd"])
+def test_shards_of_chunks_are_read_whole_and_in_part(tmp_path: Path, pixels: np.ndarray, codec: str) -> None:
+    path = write_zarr(tmp_path / "m.zarr", pixels)
+    group = zarr.open_group(str(path), mode="a")
+    compressor = zarr.codecs.BloscCodec(cname="zstd") if codec == "blosc" else zarr.codecs.ZstdCodec()
+    array = group.create_array(
+        "0",
+        shape=pixels.shape,
+        dtype=pixels.dtype,
+        chunks=(1, 11, 41),
+        shards=(3, 33, 41),
+        compressors=compressor,
+        overwrite=True,
+    )
+    array[:] = pixels
+    movie = open_movie(path)
+    for start, stop in ((0, 1), (1, 3), (0, 3), (0, 7)):
+        np.testing.assert_array_equal(movie.read(start, stop), pixels[start:stop])
+    shard = path / "0" / "c" / "0" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-40])
+    with pytest.raises(UserError, match="not a readable OME-Zarr image, or damaged"):
+        movie.read(0, 3)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_bare_array_is_said_to_be_one(tmp_path: Path, pixels: np.ndarray, version: int) -> None:
+    zarr.create_array(str(tmp_path / "m.zarr"), data=pixels, zarr_format=version)
+    with pytest.raises(UserError, match="is a bare Zarr array, not an OME-Zarr image"):
+        open_movie(tmp_path / "m.zarr")

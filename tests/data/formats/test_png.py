@@ -51,5 +51,5 @@ def test_faults(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"t1\.png: a PNG of mode 1 holds no intensities"):
         open_movie(folder)
     Image.fromarray(np.zeros((12, 15), np.uint16)).save(folder / "t1.png")
-    with pytest.raises(UserError, match=r"t1\.png: is \(12, 15\) uint16, but t0\.png is"):
+    with pytest.raises(UserError, match=r"t1\.png: is YX \(12, 15\) uint16, but t0\.png is"):
         open_movie(folder)

@@ -180,3 +180,59 @@ def test_frames_of_differing_shape_in_a_stack_are_a_fault(tmp_path: Path) -> Non
         writer.write(np.zeros((8, 10), np.uint8), metadata=None)
     with pytest.raises(UserError, match=r"m\.tif: frames differ: frame 1 is \(8, 10\)"):
         open_movie(tmp_path / "m.tif")
+
+
+@pytest.mark.parametrize("layout", ["plain", "row", "tiled", "zlib"])
+def test_a_file_written_anew_is_never_read_by_old_places(tmp_path: Path, layout: str) -> None:
+    path, first = tmp_path / "m.tif", np.arange(6 * 32 * 32, dtype=np.uint16).reshape(6, 32, 32)
+    options: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "row": {"imagej": True, "truncate": True},
+        "tiled": {"tile": (16, 16)},
+        "zlib": {"compression": "zlib"},
+    }
+    tifffile.imwrite(path, first, photometric="minisblack", **options[layout])
+    movie = open_movie(path)
+    np.testing.assert_array_equal(movie.read(0, 6), first)
+    note = {"Info": "x" * 500} if layout == "row" else {"note": "x" * 500}
+    tifffile.imwrite(path, first, photometric="minisblack", metadata=note, **options[layout])
+    with pytest.raises(UserError, match="has changed since it was opened"):
+        movie.read(1, 3)
+    np.testing.assert_array_equal(open_movie(path).read(1, 3), first[1:3])
+
+
+def test_frames_appended_one_by_one_are_a_movie(tmp_path: Path) -> None:
+    path, pixels = (
+        tmp_path / "m.tif",
+        np.random.default_rng(0).integers(0, 999, (7, 20, 24)).astype(np.uint16),
+    )
+    for frame in pixels:
+        tifffile.imwrite(path, frame, append=True)
+    movie = open_movie(path)
+    assert movie.shape == pixels.shape
+    np.testing.assert_array_equal(movie.read(2, 6), pixels[2:6])
+    tifffile.imwrite(path, pixels[0, :10], append=True)
+    with pytest.raises(UserError, match="frames differ"):
+        open_movie(path)
+
+
+def test_a_damaged_page_has_not_changed(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "m.tif", np.random.default_rng(0).integers(0, 9, (5, 64, 64)).astype(np.uint16)
+    tifffile.imwrite(path, pixels, compression="lzw", photometric="minisblack")
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages[2].dataoffsets[0], tif.pages[2].databytecounts[0]
+    data = bytearray(path.read_bytes())
+    data[offset + count // 2 : offset + count] = bytes(count - count // 2)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="not a readable TIFF file, or damaged"):
+        open_movie(path).read(0, 5)
+
+
+def test_unnamed_pages_of_every_frame_may_be_channels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 999, (4, 2, 20, 24)).astype(np.uint16)
+    for t, frame in enumerate(pixels):
+        tifffile.imwrite(tmp_path / f"t{t:03d}.tif", frame, photometric="minisblack", metadata=None)
+    with pytest.raises(UserError, match="axes"):
+        open_movie(tmp_path)
+    movie = open_movie(tmp_path, reading=Reading(axes="TCYX", channel=1))
+    np.testing.assert_array_equal(movie.read(1, 4), pixels[1:4, 1])
