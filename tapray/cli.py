@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -16,6 +17,7 @@ from tapray.errors import UserError
 if TYPE_CHECKING:
     from tapray.console import Mode, Reporter
     from tapray.entries import Reading
+    from tapray.model.tap import TapNet
 
 app = typer.Typer(
     help="Time arrow prediction for live-cell movies: find rare events from a few dozen labels.",
@@ -190,6 +192,28 @@ def predict(
 
     opened = open_movie(_located(movie), reading=_reading(axes, channel, plane))
     run_prediction(load_model(model), opened, out, _reporter(progress), stride)
+
+
+@app.command()
+def convert(
+    model: Annotated[Path, typer.Argument(help="Model folder: of pretraining, of predict, or of tarrow.")],
+    out: Annotated[Path, typer.Argument(help="What to write: a folder, for onnx a file.")],
+    to: Annotated[str, typer.Option(help="tapray, tarrow or onnx (the dense features).")] = "tapray",
+) -> None:
+    """A pretrained network from one form into another: tapray's, tarrow's or ONNX."""
+    from tapray.model.onnx import write_onnx
+    from tapray.model.tarrow import read_net, write_tarrow
+    from tapray.model.weights import save_tap
+
+    writers: dict[str, Callable[[TapNet, Path], None]] = {
+        **{"tapray": save_tap, "tarrow": write_tarrow, "onnx": write_onnx}
+    }
+    if to not in writers:
+        raise UserError(f"unknown form '{to}'", where="--to", todo=f"use one of {', '.join(writers)}")
+    net = read_net(model)
+    if out.exists():
+        raise UserError("is there already", where=out, todo="name another")
+    writers[to](net, out)
 
 
 def _located(text: str) -> Path:

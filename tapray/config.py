@@ -100,6 +100,7 @@ class PretrainConfig(Section):
     """Time arrow prediction (arXiv 2305.05511, 2411.03924)."""
 
     preset: str = "unet-12s2"  # a name of tapray.model.backbones
+    weights: Path | None = None  # folder of a pretrained model, taken as it is instead of training
     size: int = Field(48, ge=16)
     batch: int = Field(64, ge=2)  # crop pairs a step, over all workers together
     steps_per_epoch: int = Field(100, ge=1)

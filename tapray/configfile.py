@@ -71,6 +71,9 @@ def resolved(config: JobConfig, base: Path) -> JobConfig:
     Raises:
         UserError: the collection file is at fault, or as `resolve_movies` does.
     """
+    if config.pretrain.weights is not None:
+        own = config.pretrain.model_copy(update={"weights": (base / config.pretrain.weights).resolve()})
+        config = config.model_copy(update={"pretrain": own})
     movies = resolve_movies(config.movies, base)
     if config.collection is not None:
         if is_remote(config.collection):

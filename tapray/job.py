@@ -16,6 +16,7 @@ from tapray.distributed.cluster import session
 from tapray.errors import UserError
 from tapray.locations import state
 from tapray.model.backbones import build_backbone
+from tapray.model.tarrow import given_weights
 from tapray.runfolder import RunFolder, content_hash
 from tapray.stages import STAGES, stage_key
 from tapray.tracking import Tracker, default_uri, redact
@@ -45,6 +46,8 @@ def run_job(
             what = f"stage '{name}' comes after {until}, the last of this command"
             raise UserError(what, where="--force", todo=todo)
     build_backbone(config.pretrain.preset)  # an unknown name is found before anything is written
+    if config.pretrain.weights is not None:
+        given_weights(config.pretrain.weights, config.pretrain.preset)
     folder, keys = RunFolder(config.out), _keys(config)
     given = None
     if config.simulate is None and ("shard" in force or not folder.is_done("shard", keys["shard"])):
@@ -145,7 +148,8 @@ def _files(config: JobConfig) -> str:
     paths = [
         path for movie in config.movies for path in (movie.path, *(note.path for note in movie.annotations))
     ]
-    return content_hash([state(path) for path in paths])
+    weights = [] if config.pretrain.weights is None else [config.pretrain.weights]
+    return content_hash([state(path) for path in [*paths, *weights]])
 
 
 def _show(folder: RunFolder, until: str, reporter: Reporter) -> None:

@@ -68,6 +68,7 @@ def pretrain(job: Job) -> dict[str, Any]:
     """TAP pretraining; leaves model/, log.jsonl and the arrow accuracy on the test region."""
     from tapray.distributed.data import write_frames
     from tapray.distributed.train import pretrain as run
+    from tapray.model.tarrow import given_weights
     from tapray.model.weights import save_tap, weights_digest
     from tapray.pretrain.evaluate import ARROW_FLOOR, arrow_accuracy, evaluated
 
@@ -78,7 +79,11 @@ def pretrain(job: Job) -> dict[str, Any]:
     frames = target / "frames"  # for this stage only
     samplers = {region: evaluated(config) for role in Role for region in regions[role]}
     write_frames(inputs.movies, samplers, config, job.shards, frames, job.reporter)
-    net = run(config, regions, frames, target / "ray", name, log, job.reporter)
+    if config.pretrain.weights is None:
+        net = run(config, regions, frames, target / "ray", name, log, job.reporter)
+    else:
+        net = given_weights(config.pretrain.weights, config.pretrain.preset)
+        atomic_write(log, "")  # nothing was learned here
     accuracy = arrow_accuracy(config, net, regions[Role.TEST], frames)
     shutil.rmtree(frames)
     for sampler, value in accuracy.items():

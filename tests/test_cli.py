@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tapray import cli
+from tapray.model.tap import TapNet, initialise
+from tapray.model.weights import load_tap, save_tap, weights_digest
 
 COMMANDS = [
-    *("demo", "features", "inspect", "predict", "pretrain", "report"),
-    *("run", "shard", "simulate", "study", "ui"),
+    *("convert", "demo", "features", "inspect", "predict", "pretrain"),
+    *("report", "run", "shard", "simulate", "study", "ui"),
 ]
 
 
@@ -134,3 +137,42 @@ def test_ui_opens_the_store_of_the_run(
     )
     assert tapray("ui", tmp_path) == 2
     assert re.search(found, capsys.readouterr().err)
+
+
+def test_convert_there_and_back(tmp_path: Path) -> None:
+    net = TapNet("unet-32")
+    initialise(net, torch.Generator().manual_seed(0))
+    save_tap(net, tmp_path / "ours")
+    assert tapray("convert", tmp_path / "ours", tmp_path / "theirs", "--to", "tarrow") == 0
+    assert sorted(path.name for path in (tmp_path / "theirs").iterdir()) == [
+        "model_kwargs.yaml",
+        "model_state.pt",
+    ]
+    assert tapray("convert", tmp_path / "theirs", tmp_path / "back") == 0
+    assert weights_digest(load_tap(tmp_path / "back")) == weights_digest(net)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("absent", "new"), "absent: not a readable TAP model"),
+        (("ours", "ours"), "ours: is there already; name another"),
+        (("ours", "new", "--to", "keras"), "--to: unknown form 'keras'; use one of tapray, tarrow, onnx"),
+        (
+            ("ours", "new", "--to", "tarrow"),
+            "knows no preset 'unet-8s2'; pretrain with pretrain.preset: unet-32",
+        ),
+    ],
+)
+def test_faults_of_convert(
+    words: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = TapNet("unet-8s2")
+    initialise(net, torch.Generator().manual_seed(0))
+    save_tap(net, tmp_path / "ours")
+    paths = [str(tmp_path / word) for word in words[:2]]
+    assert tapray("convert", *paths, *words[2:]) == 2
+    shown = capsys.readouterr().err
+    assert says in shown
+    assert shown.count("\n") == 1
+    assert not (tmp_path / "new").exists()

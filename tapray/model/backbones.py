@@ -69,10 +69,12 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, H, W) -> (N, C, ceil(H / stem_stride), ceil(W / stem_stride))."""
-        height, width = x.shape[-2:]
-        pad = [-height % self.divisor, -width % self.divisor]
+        stride, (height, width) = self.stride, x.shape[-2:]
+        pad = [-side % self.divisor for side in (height, width)]
+        before = [side // 2 // stride * stride for side in pad]  # as much on either side, as published
         if any(pad):  # replicate the border up to the next size that pools evenly
-            x = nn.functional.pad(x, (0, pad[1], 0, pad[0]), mode="replicate")
+            sides = [before[1], pad[1] - before[1], before[0], pad[0] - before[0]]
+            x = nn.functional.pad(x, sides, mode="replicate")
         x = self.stem(x)
         skips: list[Tensor] = []
         for i, block in enumerate(self.down):
@@ -83,7 +85,8 @@ class UNet(nn.Module):
             x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(torch.cat([skips.pop(), x], dim=1))
         x = self.head(x)
-        return x[..., : -(-height // self.stride), : -(-width // self.stride)]
+        top, left = (side // stride for side in before)
+        return x[..., top : top - (-height // stride), left : left - (-width // stride)]
 
 
 PRESETS: dict[str, Callable[[], UNet]] = {
