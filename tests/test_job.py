@@ -210,3 +210,18 @@ def test_what_is_stale_is_forgotten(done: str, force: tuple[str, ...], left: str
     here = {path.name for path in tmp_path.iterdir()}
     assert here - {"report"} == set(left.split())
     assert not folder.facts("report") or "report" in left
+
+
+def test_given_weights_take_the_place_of_training(tiny_job: Path, tmp_path: Path, ray_cluster: None) -> None:
+    """The same weights have the same arrow accuracy, and nothing is trained."""
+    trained = tiny_job / "pretrain" / "model"
+    config = tiny_config(tmp_path / "given", pretrain={"weights": str(trained)})
+    out = run_job(config, until="pretrain", reporter=Reporter("quiet"))
+    told, own = (json.loads((run / "pretrain" / "done.json").read_text())["facts"] for run in (out, tiny_job))
+    for name in ("weights_sha256", "arrow_accuracies"):
+        assert told[name] == own[name]
+    assert not (out / "pretrain" / "ray").exists()
+    assert (out / "pretrain" / "log.jsonl").read_text() == ""
+    with pytest.raises(UserError, match="is of preset 'unet-8s2', not 'unet-16'"):
+        run_job(tiny_config(tmp_path / "other", pretrain={"weights": str(trained), "preset": "unet-16"}))
+    assert not (tmp_path / "other").exists()

@@ -115,7 +115,7 @@ class Evil:
 def test_what_is_not_tensors_is_refused_in_one_line(folder: Path, content: str) -> None:
     state = folder / "model_state.pt"
     if content == "pickle":
-        state.write_bytes(pickle.dumps({"a": 1}))
+        state.write_bytes(pickle.dumps({"a": 1}, protocol=2))
     elif content == "evil":
         torch.save({"backbone.head.bias": Evil()}, state)
     elif content == "number":
