@@ -85,7 +85,7 @@ def test_simulate_then_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert tapray("simulate", tmp_path / "sim", "--movies", 1, "--frames", 3) == 0
     path = Path(capsys.readouterr().out.strip())
     assert path == tmp_path / "sim" / "field_1.tif"
-    assert tapray("inspect", path) == 0
+    assert tapray("inspect", path, "--out", tmp_path) == 0
     text = capsys.readouterr().out
     assert "256 x 256 px" in text
     assert "uint16" in text
