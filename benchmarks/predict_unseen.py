@@ -28,7 +28,7 @@ from tapray.detector import load_model
 from tapray.predict import predict
 from tapray.threshold import match
 
-FRAMES = 2
+FRAMES = 1  # between the intervals of both, which are one frame long: two between their first frames
 
 
 def main() -> None:
