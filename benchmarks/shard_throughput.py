@@ -24,8 +24,9 @@ from benchmarks.common import emit, write_movie
 from tapray.config import CropConfig, RayConfig
 from tapray.console import Reporter
 from tapray.crops import normalise
-from tapray.crops.ranges import RANGE_BYTES, bytes_per_frame
+from tapray.crops.ranges import bytes_per_frame, frame_ranges
 from tapray.crops.shards import make_shard, write_shard
+from tapray.crops.splits import whole
 from tapray.data.movies import open_movie
 
 SIZE = 48
@@ -146,8 +147,9 @@ def main() -> None:
         compression = None if given.compression == "none" else given.compression
         write_movie(path, given.frames, given.side, given.side, compression)
         config = crop_config(given)
-        per_frame = bytes_per_frame(open_movie(path, "m"), len(index) / given.frames, config)
-        step = max(1, RANGE_BYTES // per_frame - config.delta)
+        movie = open_movie(path, "m")
+        per_frame = bytes_per_frame(movie, len(index) / given.frames, config)
+        step = frame_ranges([whole("m", movie.shape)], [per_frame], config.delta)[0].stop
         figures: dict[str, Any] = {**vars(given), "crop_pairs": len(index)}
         others = rivals(path, index, step, scratch, given)
         figures |= others

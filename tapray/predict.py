@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -50,21 +51,34 @@ def predict(
             f"{frames} frames of {height} x {width} px cannot hold a crop pair of {crops.size} px",
             where=movie.path,
         )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be written to ({error.strerror})", where=out) from None
     events, probability = (out / f"{movie.name}_{name}" for name in ("events.csv", "probability.tif"))
-    for path in (events, probability):
-        if path.is_dir():
-            raise UserError("is a folder", where=path, todo="choose another --out")
-    with reporter.task("frame pairs", frames - crops.delta, "pair") as progress:
+    with _results_folder(out), reporter.task("frame pairs", frames - crops.delta, "pair") as progress:
+        for path in (events, probability):
+            if path.is_dir():
+                raise UserError("is a folder", where=path, todo="choose another --out")
         probabilities, rows, columns = scan(detector, movie, whole(movie.name, movie.shape), stride, progress)
     table = find_events(detector, movie.name, probabilities, rows, columns)
     _write_probability(probability, 1 - probabilities[..., 0], rows, columns, movie.shape)
     atomic_write(events, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     reporter.say(f"{len(table)} events in {movie.name}: {events}")
     return events
+
+
+@contextmanager
+def _results_folder(out: Path) -> Iterator[None]:
+    """A folder that can be written to; if it is new, it is gone again where the block fails."""
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be written to ({error.strerror})", where=out) from None
+    try:
+        yield
+    except BaseException:
+        if new:
+            with suppress(OSError):  # others have written there meanwhile
+                out.rmdir()
+        raise
 
 
 def scan(

@@ -115,17 +115,20 @@ def study(job: Job) -> dict[str, Any]:
     """Search per cell on validation, then every seed once on test."""
     from tapray.distributed import tune
     from tapray.study.cells import cells
+    from tapray.study.results import read_records
 
     config, target = job.config, job.study
     target.mkdir(parents=True, exist_ok=True)
     every = cells(config)
     with job.reporter.task("search trials", len(every) * config.study.trials, "trial") as progress:
+        progress.update(len(read_records(target, "trial")))  # of a study that was stopped
         tell = job.teller(progress.advance, "trial", "val_ap")
         trials = tune.search(config, job.features, job.model, every, target, tell)
     chosen = tune.choose(trials, every)
     named = {cell.name: params for cell, params in chosen.items()}
     atomic_write(target / "chosen.json", json.dumps(named, indent=1))
     with job.reporter.task("final runs", len(every) * config.study.seeds, "run") as progress:
+        progress.update(len(read_records(target, "run")))
         tell = job.teller(progress.advance, "run", "ap")
         runs = tune.final_runs(config, job.features, job.model, chosen, target, tell)
     for kind, records in (("search trials", trials), ("final runs", runs)):

@@ -91,6 +91,23 @@ def test_a_movie_too_small_is_one_line(
     assert not out.exists()
 
 
+def test_a_movie_that_is_damaged_half_way_leaves_nothing(
+    tiny_job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    movie, out = tmp_path / "damaged.tif", tmp_path / "new" / "out"
+    frames = np.random.default_rng(0).integers(0, 255, (5, 64, 64), np.uint8)
+    tifffile.imwrite(movie, frames, photometric="minisblack", compression="zlib")
+    with tifffile.TiffFile(movie) as tif:
+        place = tif.pages[3].dataoffsets[0]
+    data = movie.read_bytes()
+    movie.write_bytes(data[:place] + bytes(40) + data[place + 40 :])
+    assert tapray("predict", tiny_job / "model", movie, "--out", out, "--progress", "quiet") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert str(movie) in lines[0]
+    assert not out.exists()
+
+
 def test_an_event_whose_probabilities_round_to_one_is_found_once_in_its_middle() -> None:
     t, y, x = np.indices((12, 9, 9))
     none = np.full((12, 9, 9), 0.999)

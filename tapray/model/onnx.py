@@ -7,23 +7,11 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tapray.atomic import atomic_write
 from tapray.errors import UserError
 from tapray.model.tap import TapNet, freeze
-
-
-class _Features(nn.Module):
-    """The part of a net that sees single frames."""
-
-    def __init__(self, net: TapNet) -> None:
-        super().__init__()
-        self.backbone, self.projection = net.backbone, net.projection
-
-    def forward(self, frames: Tensor) -> Tensor:
-        features: Tensor = self.projection(self.backbone(frames))
-        return features
 
 
 def write_onnx(net: TapNet, path: Path) -> None:
@@ -35,7 +23,7 @@ def write_onnx(net: TapNet, path: Path) -> None:
     Raises:
         UserError: the packages onnx and onnxscript are not installed.
     """
-    module = freeze(_Features(net))
+    module = freeze(nn.Sequential(net.backbone, net.projection))  # as TapNet.features, for single frames
     step = net.backbone.divisor
     sides = {axis: step * torch.export.Dim(name, min=1) for axis, name in ((2, "rows"), (3, "columns"))}
     example = torch.zeros(2, 1, 2 * step, 3 * step)
@@ -50,7 +38,7 @@ def write_onnx(net: TapNet, path: Path) -> None:
                 verbose=False,
                 input_names=["frames"],
                 output_names=["features"],
-                dynamic_shapes={"frames": {0: torch.export.Dim("n"), **sides}},
+                dynamic_shapes=({0: torch.export.Dim("n"), **sides},),
             )
     except ImportError as error:
         todo = "install the packages onnx and onnxscript"

@@ -29,26 +29,26 @@ def _header(file: Path) -> Header:
         series, size = tif.series[0], tif.filehandle.size
         if len(pages) == len(tif.series) > 1:  # frames that were appended one by one, all alike
             axes, shape = "Q" + series.axes, (len(pages), *series.shape)
-            dtype, offsets = series.dtype.newbyteorder("="), tuple(page.offset for page in pages)
-            return Header(axes, shape, dtype, (file,), *_physical(tif), offsets, size)
-        if len(tif.series) != 1:
-            todo = "save each as a file of its own"
-            raise UserError(f"holds {len(tif.series)} image series, not one movie", where=file, todo=todo)
-        n_pages = _n_pages(series, pages[0].shape)
-        offset = series.dataoffset
-        in_a_row = offset is not None and offset + series.nbytes <= size
-        present = sum(page is not None for page in series.pages)
-        if present != n_pages and not (present == 1 and in_a_row):
-            raise UserError(f"truncated: {n_pages} frames are named, {present} are there", where=file)
-        return Header(
-            series.axes,
-            series.shape,
-            series.dtype.newbyteorder("="),
-            (file,),
-            *_physical(tif),
-            _offsets(series),
-            size,
-        )
+            offsets = tuple(page.offset for page in pages)
+        else:
+            _check_series(file, tif, pages[0])
+            axes, shape, offsets = series.axes, series.shape, _offsets(series)
+        dtype = series.dtype.newbyteorder("=")
+        return Header(axes, shape, dtype, (file,), *_physical(tif), offsets, size)
+
+
+def _check_series(file: Path, tif: TiffFile, page: TiffPage) -> None:
+    """One movie, all of whose frames are there."""
+    if len(tif.series) != 1:
+        todo = "save each as a file of its own"
+        raise UserError(f"holds {len(tif.series)} image series, not one movie", where=file, todo=todo)
+    series = tif.series[0]
+    n_pages = _n_pages(series, page.shape)
+    offset = series.dataoffset
+    in_a_row = offset is not None and offset + series.nbytes <= tif.filehandle.size
+    present = sum(page is not None for page in series.pages)
+    if present != n_pages and not (present == 1 and in_a_row):
+        raise UserError(f"truncated: {n_pages} frames are named, {present} are there", where=file)
 
 
 def _read(file: Path, header: Header, index: Index) -> NDArray[Any]:
