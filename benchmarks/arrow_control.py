@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.common import emit
 from tapray.config import JobConfig, PretrainConfig, SamplerKind, SimulateConfig
@@ -22,9 +21,10 @@ from tapray.crops.draw import CropStream, Source
 from tapray.crops.normalise import frame_ranges
 from tapray.crops.splits import whole
 from tapray.data.simulate import simulate_movie
-from tapray.model.tap import TapNet, initialise
 from tapray.pretrain import frames as store
-from tapray.pretrain.loop import Batches, make_optimizer, train_step, validate
+from tapray.pretrain.batches import Batches
+from tapray.pretrain.loop import validate
+from tapray.pretrain.trainer import Trainer
 
 CONTROL = {"division_rate": 0.0, "death_rate": 0.0, "growth": False}
 
@@ -40,28 +40,25 @@ def source(
     store.create(target, region, frames.dtype, frame_ranges(frames, "linear"), job)
     store.fill(target, 0, frames, len(frames), job)
     store.weigh(target, region, job, sampler)
-    return store.open_source(target, region, job, sampler)
+    return store.open_sources(target, region, job, sampler)[0]
 
 
 def arrow(config: SimulateConfig, pretrain: PretrainConfig, movies: int, folder: Path) -> dict[str, float]:
     def batches(indices: range, sampler: SamplerKind, settings: PretrainConfig, seed: int) -> Batches:
         sources = [source(config, index, settings, sampler, folder) for index in indices]
-        return Batches(CropStream(sources, settings.size, 1, "linear", seed), settings)
+        return Batches(CropStream(sources, settings.size, 2, "linear", seed), settings)
 
     train = batches(range(movies), pretrain.sampler, pretrain, 0)
-    net = TapNet(pretrain.preset)
-    initialise(net, torch.Generator().manual_seed(0))
-    optimizer, scheduler = make_optimizer(net, pretrain)
+    trainer = Trainer(pretrain, 0)
     right = []
     for epoch in range(pretrain.epochs):
         for step in range(pretrain.steps_per_epoch):
-            pairs, swapped = train.train(epoch, step)
-            right.append(train_step(net, optimizer, scheduler, pairs, swapped, pretrain.decorrelation)[1])
+            right.append(float(trainer.train_step(*train.train(epoch, step))[1]))
     report = {"train_last_epoch": float(np.mean(right[-pretrain.steps_per_epoch :]))}
     held_out = pretrain.model_copy(update={"val_batches": 32})
     for sampler in (SamplerKind.CHANGE, SamplerKind.UNIFORM):
         report[f"held_out_{sampler}"], n = validate(
-            net, batches(range(movies, movies + 1), sampler, held_out, 1)
+            trainer.net, batches(range(movies, movies + 1), sampler, held_out, 1)
         )
         report["crops"] = n
     return report

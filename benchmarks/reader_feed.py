@@ -24,9 +24,9 @@ from tapray.crops.normalise import frame_ranges
 from tapray.crops.splits import whole
 from tapray.data.movies import open_movie
 from tapray.model.backbones import PRESETS
-from tapray.model.tap import TapNet, initialise
 from tapray.pretrain import frames as store
-from tapray.pretrain.loop import Batches, make_optimizer, train_step
+from tapray.pretrain.batches import Batches
+from tapray.pretrain.trainer import Trainer
 
 
 def fill(folder: Path, path: Path, config: JobConfig) -> None:
@@ -55,17 +55,15 @@ def worker(rank: int, world: int, folder: Path, path: Path, config: JobConfig, s
         cut.append(time.perf_counter() - start)
     for step in range(steps):
         start = time.perf_counter()
-        pairs, swapped = batches.train(0, step)
+        crops, first = batches.train(0, step)
         whole_batch.append(time.perf_counter() - start)
     times = {"cut": statistics.median(cut), "batch": statistics.median(whole_batch)}
     for preset in PRESETS if world == 1 else ():
-        net = TapNet(preset)
-        initialise(net, torch.Generator().manual_seed(0))
-        optimizer, scheduler = make_optimizer(net, config.pretrain)
+        trainer = Trainer(config.pretrain.model_copy(update={"preset": preset}), 0)
         taken = []
         for _ in range(4):
             start = time.perf_counter()
-            train_step(net, optimizer, scheduler, pairs, swapped, 0.01)
+            trainer.train_step(crops, first)
             taken.append(time.perf_counter() - start)
         times[preset] = statistics.median(taken)
     out.put((share, times))

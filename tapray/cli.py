@@ -197,16 +197,20 @@ def predict(
 @app.command()
 def convert(
     model: Annotated[Path, typer.Argument(help="Model folder: of pretraining, of predict, or of tarrow.")],
-    out: Annotated[Path, typer.Argument(help="What to write: a folder, for onnx a file.")],
-    to: Annotated[str, typer.Option(help="tapray, tarrow or onnx (the dense features).")] = "tapray",
+    out: Annotated[Path, typer.Argument(help="What to write: a folder, for onnx and bioimage a file.")],
+    to: Annotated[
+        str, typer.Option(help="tapray, tarrow, onnx or bioimage (the dense features).")
+    ] = "tapray",
 ) -> None:
-    """A pretrained network from one form into another: tapray's, tarrow's or ONNX."""
+    """A pretrained network from one form into another: tapray's, tarrow's, ONNX, bioimage.io."""
+    from tapray.model.bioimage import write_bioimage
     from tapray.model.onnx import write_onnx
     from tapray.model.tarrow import read_net, write_tarrow
     from tapray.model.weights import save_tap
 
     writers: dict[str, Callable[[TapNet, Path], None]] = {
-        **{"tapray": save_tap, "tarrow": write_tarrow, "onnx": write_onnx}
+        **{"tapray": save_tap, "tarrow": write_tarrow},
+        **{"onnx": write_onnx, "bioimage": write_bioimage},
     }
     if to not in writers:
         raise UserError(f"unknown form '{to}'", where="--to", todo=f"use one of {', '.join(writers)}")

@@ -102,22 +102,36 @@ class PretrainConfig(Section):
     preset: str = "unet-12s2"  # a name of tapray.model.backbones
     weights: Path | None = None  # folder of a pretrained model, taken as it is instead of training
     size: int = Field(48, ge=16)
+    frames: int = Field(2, ge=2, le=8)  # of a crop; more than two are rolled instead of swapped
+    # frames from one frame of a crop to the next, drawn from all alike; None: crops.delta
+    deltas: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
     batch: int = Field(64, ge=2)  # crop pairs a step, over all workers together
     steps_per_epoch: int = Field(100, ge=1)
     epochs: int = Field(8, ge=1)
+    patience: int | None = Field(None, ge=1)  # epochs without a better validation accuracy before it ends
     sampler: SamplerKind = SamplerKind.CHANGE
     # change: a crop is the best of sharpness x (how many crops tile the region) uniform candidates
     sharpness: float = Field(0.3, gt=0)
     optimizer: Literal["adam", "adamw"] = "adam"
-    schedule: Literal["one_cycle", "cyclic"] = "one_cycle"  # cyclic: published
+    schedule: Literal["one_cycle", "cyclic", "cosine"] = "one_cycle"  # cyclic: published
+    warmup: int = Field(100, ge=0)  # steps of the cosine schedule's rise
     learning_rate: float = Field(4e-3, gt=0)  # the highest of the schedule
     weight_decay: float = Field(1e-6, ge=0)
     decorrelation: float = Field(0.01, ge=0)
+    clip_norm: float | None = Field(None, gt=0)  # largest norm of a step's gradient
+    ema: float | None = Field(None, gt=0, lt=1)  # decay of the averaged weights, which are then the result
     augment: Literal["none", "light", "paper"] = "light"
+    accumulate: int = Field(1, ge=1)  # parts that a worker's share of a batch goes through the net in
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False  # memory layout of the net
+    compile: bool = False  # by torch.compile
+    sync_batchnorm: bool = False  # statistics over all workers' crops, not each worker's own
     val_batches: int = Field(8, ge=1)
     # splits whose frames are seen; more than train leaks
     include: tuple[Role, ...] = Field((Role.TRAIN,), min_length=1)
-    keep_checkpoints: int = Field(2, ge=1)
+    checkpoint_every: int | None = Field(None, ge=1)  # steps; None: only at the end of each epoch
+    keep_checkpoints: int = Field(2, ge=1)  # of the latest, and of the best epochs
+    pictures_every: int = Field(2, ge=1)  # epochs between pictures of what the net looks at
 
 
 class Init(StrEnum):
@@ -187,10 +201,17 @@ class RayConfig(Section):
 
     address: str | None = None  # None: a local cluster started for this job
     num_cpus: int | None = Field(None, ge=1)
-    train_workers: int = Field(2, ge=1)
+    # of pretraining; [least, most]: as many as there are places for, more or fewer while it goes on
+    train_workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], int] = 2
     use_gpu: bool = False
     max_failures: int = Field(2, ge=0)
     concurrent_trials: int = Field(2, ge=1)
+
+    @property
+    def workers(self) -> tuple[int, int]:
+        """The least and the most workers of pretraining."""
+        given = self.train_workers
+        return given if isinstance(given, tuple) else (given, given)
 
 
 class JobConfig(Section):
@@ -213,6 +234,19 @@ class JobConfig(Section):
     def _one_source(self) -> Self:
         if bool(self.movies) + (self.collection is not None) + (self.simulate is not None) != 1:
             raise ValueError("give one of 'movies', 'collection' and 'simulate'")
-        if self.pretrain.batch < 2 * self.ray.train_workers:
-            raise ValueError("pretrain.batch must give each of ray.train_workers two crop pairs")
+        least, most = self.ray.workers
+        if most < least:
+            raise ValueError("ray.train_workers: the most are fewer than the least")
+        if self.pretrain.batch < 2 * most * self.pretrain.accumulate:
+            raise ValueError("pretrain.batch must give each of ray.train_workers two crop pairs at a time")
         return self
+
+    @property
+    def deltas(self) -> tuple[int, ...]:
+        """Frames from one frame of a pretraining crop to the next, each once."""
+        return tuple(dict.fromkeys(self.pretrain.deltas or (self.crops.delta,)))
+
+    @property
+    def span(self) -> int:
+        """Frames from the first to the last of the longest pretraining crop."""
+        return max(self.deltas) * (self.pretrain.frames - 1)

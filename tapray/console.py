@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 Mode = Literal["rich", "quiet", "json"]
+OnRecord = Callable[[dict[str, Any]], None]
 EVERY_S = 10.0  # seconds between two lines of a task where no bar can be drawn
 _POLL_S = 0.2  # seconds between two looks at a followed file
 _WINDOW_S = 30.0  # the rate is that of the last so many seconds
@@ -139,15 +140,18 @@ class Reporter:
             self._close(task, end)
 
     @contextmanager
-    def follow(self, path: Path, title: str, total: int, unit: str, field: str = "step") -> Iterator[None]:
+    def follow(
+        self, path: Path, title: str, total: int, unit: str, on_record: OnRecord = lambda _: None
+    ) -> Iterator[None]:
         """Shows the newest record of a JSON-lines file that another process appends to.
 
-        ``field`` is the number of units done; the record's other numbers are shown as metrics.
-        The file need not exist yet and its last line may be half-written.
+        A record's ``unit`` is the number of units done; its other numbers are shown as metrics. The file
+        need not exist yet and its last line may be half-written. ``on_record`` is called with each record,
+        from a thread of its own.
         """
         stop = threading.Event()
         with self.task(title, total, unit) as task:
-            thread = threading.Thread(target=_tail, args=(path, task, field, stop), daemon=True)
+            thread = threading.Thread(target=_tail, args=(path, task, on_record, stop), daemon=True)
             thread.start()
             try:
                 yield
@@ -204,11 +208,11 @@ def _bars(console: Console) -> Progress:
     return Progress(title, BarColumn(bar_width=20), state, TimeElapsedColumn(), console=console)
 
 
-def _tail(path: Path, task: Task, field: str, stop: threading.Event) -> None:
+def _tail(path: Path, task: Task, on_record: OnRecord, stop: threading.Event) -> None:
     """Feeds ``task`` with the newest record until ``stop``, then looks a last time."""
     offset, rest, last = 0, b"", False
     while not last:
-        last = stop.wait(_POLL_S)
+        last, lines = stop.wait(_POLL_S), list[bytes]()
         with suppress(OSError), path.open("rb") as file:  # not there yet, or a file server hiccups
             if file.seek(0, 2) < offset:
                 offset, rest = 0, b""  # replaced by a shorter file
@@ -216,18 +220,21 @@ def _tail(path: Path, task: Task, field: str, stop: threading.Event) -> None:
             new = file.read()
             offset += len(new)
             *lines, rest = (rest + new).split(b"\n")
-            _feed(task, field, [*lines, rest] if last else lines)
+        found = list(_records([*lines, rest] if last else lines, task.unit))
+        if found:
+            numbers = {key: value for key, value in found[-1].items() if isinstance(value, int | float)}
+            task.record(numbers.pop(task.unit), numbers)
+        for record in found:
+            on_record(record)
 
 
-def _feed(task: Task, field: str, lines: list[bytes]) -> None:
-    """Records the newest of the lines that hold ``field``."""
-    for line in reversed(lines):
+def _records(lines: list[bytes], field: str) -> Iterator[dict[str, Any]]:
+    """Those of the lines that are records with a number in ``field``."""
+    for line in lines:
         with suppress(ValueError):
             record = json.loads(line)
             if isinstance(record, dict) and isinstance(record.get(field), int | float):
-                done = record.pop(field)
-                task.record(done, {k: v for k, v in record.items() if isinstance(v, int | float)})
-                return
+                yield record
 
 
 def _number(value: object) -> str:

@@ -11,14 +11,19 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tapray.atomic import atomic_write
 from tapray.config import JobConfig, Role
 from tapray.context import Job
+from tapray.crops.draw import Region
 from tapray.crops.splits import pretrain_regions
 from tapray.errors import UserError
 from tapray.runfolder import content_hash
+
+if TYPE_CHECKING:
+    from tapray.model.tap import TapNet
 
 
 def simulate(job: Job) -> dict[str, Any]:
@@ -67,7 +72,6 @@ def shard(job: Job) -> dict[str, Any]:
 def pretrain(job: Job) -> dict[str, Any]:
     """TAP pretraining; leaves model/, log.jsonl and the arrow accuracy on the test region."""
     from tapray.distributed.data import write_frames
-    from tapray.distributed.train import pretrain as run
     from tapray.model.tarrow import given_weights
     from tapray.model.weights import save_tap, weights_digest
     from tapray.pretrain.evaluate import ARROW_FLOOR, arrow_accuracy, evaluated
@@ -75,15 +79,16 @@ def pretrain(job: Job) -> dict[str, Any]:
     config, inputs, target = job.config, job.inputs, job.folder.stage("pretrain")
     regions = {role: inputs.regions_of(role) for role in Role}
     target.mkdir(parents=True, exist_ok=True)
-    name, log = f"tap-{job.keys['pretrain'][:12]}", target / "log.jsonl"
     frames = target / "frames"  # for this stage only
+    run_id = job.child("pretrain", {"stage": "pretrain"})
+    job.tracker.params(run_id, config.pretrain.model_dump(mode="json"))
     samplers = {region: evaluated(config) for role in Role for region in regions[role]}
     write_frames(inputs.movies, samplers, config, job.shards, frames, job.reporter)
     if config.pretrain.weights is None:
-        net = run(config, regions, frames, target / "ray", name, log, job.reporter)
+        net = _train(job, regions, frames, run_id)
     else:
         net = given_weights(config.pretrain.weights, config.pretrain.preset)
-        atomic_write(log, "")  # nothing was learned here
+        atomic_write(target / "log.jsonl", "")  # nothing was learned here
     accuracy = arrow_accuracy(config, net, regions[Role.TEST], frames)
     shutil.rmtree(frames)
     for sampler, value in accuracy.items():
@@ -93,14 +98,43 @@ def pretrain(job: Job) -> dict[str, Any]:
         job.reporter.warn(
             "the arrow accuracy has not left 0.5: the features are not trained; pretrain longer"
         )
-    save_tap(net, job.model, delta=config.crops.delta, size=config.pretrain.size, arrow_accuracy=accuracy)
-    run_id = job.child("pretrain", {"stage": "pretrain"})
-    job.tracker.params(run_id, config.pretrain.model_dump(mode="json"))
+    save_tap(net, job.model, deltas=config.deltas, size=config.pretrain.size, arrow_accuracy=accuracy)
     job.tracker.metric_history(run_id, job.history)
     job.tracker.metrics(run_id, {f"test_arrow_{name}": value for name, value in accuracy.items()})
     job.tracker.model(run_id, job.model)
     job.tracker.finish(run_id)
     return {"arrow_accuracy": own, "arrow_accuracies": accuracy, "weights_sha256": weights_digest(net)}
+
+
+def _train(job: Job, regions: dict[Role, list[Region]], frames: Path, run_id: str) -> TapNet:
+    """Trains, while records and pictures go to MLflow as they come."""
+    from tapray.distributed.train import pretrain as run
+    from tapray.pretrain.checkpoints import Checkpoints
+    from tapray.pretrain.frames import open_stream
+    from tapray.pretrain.pictures import Pictures
+
+    config, target = job.config, job.folder.stage("pretrain")
+    settings, folder = config.pretrain, target / "checkpoints" / job.keys["pretrain"][:12]
+    stream = open_stream(frames, regions[Role.VAL], config, settings.sampler, config.seed)
+    saved = Checkpoints(folder, settings.keep_checkpoints)
+    pictures = Pictures(
+        stream,
+        settings.preset,
+        settings.steps_per_epoch,
+        settings.pictures_every,
+        saved,
+        target / "attribution",
+    )
+    live = job.tracker.live(run_id)
+
+    def show(record: dict[str, Any]) -> None:
+        live(record)
+        pictures.draw()
+
+    net = run(config, regions, frames, folder, target / "log.jsonl", job.reporter, show)
+    pictures.draw()
+    job.tracker.artifact(run_id, pictures.folder, "attribution")
+    return net
 
 
 def features(job: Job) -> dict[str, Any]:

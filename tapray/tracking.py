@@ -12,8 +12,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -36,6 +36,16 @@ _MAX_PARAM, _MAX_DIGEST = 6000, 36  # characters that MLflow keeps
 _PER_CALL_METRICS, _PER_CALL_PARAMS = 1000, 100
 _SQLITE, _HTTP = "sqlite:///", ("http://", "https://")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+def _numbers(records: Records, step_key: str) -> dict[tuple[str, int], float]:
+    """The numbers of records by name and step; the last record of a step counts."""
+    return {
+        (key, int(record[step_key])): float(value)
+        for record in records
+        for key, value in record.items()
+        if key != step_key and isinstance(value, Real)
+    }
 
 
 def default_uri(out: Path) -> str:
@@ -137,15 +147,28 @@ class Tracker:
         The last record of a step counts. Steps that a metric has already are left, so a continued
         job may give its whole history. Non-finite values are left out, their keys noted in a tag.
         """
-        values = {
-            (key, int(record[step_key])): float(value)
-            for record in records
-            for key, value in record.items()
-            if key != step_key and isinstance(value, Real)
-        }
+        values = _numbers(records, step_key)
         keys = {key for key, _ in values} & set(self._client.get_run(run_id).data.metrics)
         there = {(key, old.step) for key in keys for old in self._client.get_metric_history(run_id, key)}
         self._log(run_id, [(*at, value) for at, value in values.items() if at not in there])
+
+    def live(self, run_id: str, step_key: str = "step") -> Callable[[Mapping[str, Any]], None]:
+        """Logs the numbers of records as they come, those of later steps than the run has.
+
+        A store that does not answer is passed over: `metric_history` gives it all in the end.
+        """
+        from mlflow.exceptions import MlflowException
+
+        there = self._client.get_run(run_id).data.metrics
+        steps = [self._client.get_metric_history(run_id, key)[-1].step for key in there]
+        last = max(steps, default=-1)
+
+        def log(record: Mapping[str, Any]) -> None:
+            if record[step_key] > last:
+                with suppress(MlflowException):
+                    self._log(run_id, [(*at, value) for at, value in _numbers([record], step_key).items()])
+
+        return log
 
     def artifact(self, run_id: str, path: Path, folder: str = "") -> None:
         """Stores a file, or all that a folder holds, under ``folder`` of the run's artifacts."""

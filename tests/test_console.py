@@ -174,8 +174,8 @@ def test_terminal_draws_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_follow_shows_the_newest_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "EVERY_S", 0.0)
-    path, log = tmp_path / "steps.jsonl", tmp_path / "log"
-    with log.open("w") as stream, Reporter("json", stream).follow(path, "pretrain", 100, "step"):
+    path, log, seen = tmp_path / "steps.jsonl", tmp_path / "log", list[dict[str, object]]()
+    with log.open("w") as stream, Reporter("json", stream).follow(path, "pretrain", 100, "step", seen.append):
         time.sleep(0.05)  # the file is not there yet
         path.write_text(
             '{"step": 1, "loss": 0.7}\n{"step": 2, "loss": 0.6, "phase": "warm"}\n{"step": 3, "lo'
@@ -192,13 +192,15 @@ def test_follow_shows_the_newest_record(tmp_path: Path, monkeypatch: pytest.Monk
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["done"] for line in lines] == [2, 3, 1, 9, 9]
     assert lines[0]["metrics"] == {"loss": 0.6}
+    assert [record["step"] for record in seen] == [1, 2, 3, 1, 9]
+    assert seen[1] == {"step": 2, "loss": 0.6, "phase": "warm"}
     assert (lines[-1]["state"], lines[-1]["metrics"]) == ("done", {"loss": 0.1})
 
 
 def test_follow_stops_promptly_and_without_a_file(tmp_path: Path) -> None:
     stream = io.StringIO()
     begun = time.monotonic()
-    with Reporter(stream=stream).follow(tmp_path / "none.jsonl", "pretrain", 5, "step", field="epoch"):
+    with Reporter(stream=stream).follow(tmp_path / "none.jsonl", "pretrain", 5, "step"):
         pass
     assert time.monotonic() - begun < 1
     assert "done 0/5 step" in stream.getvalue()

@@ -32,16 +32,17 @@ class Region:
 
 @dataclass(frozen=True)
 class Source:
-    """One movie's frames within a region, with drawing weights for its P frame pairs.
+    """One movie's frames within a region, with drawing weights for its P sequences of frames, delta apart.
 
     All arrays may be memory maps of files, so that a movie need not fit into memory.
 
     frames: (T, H, W) raw pixels of the region; ranges: (T, 2) percentiles of the whole frames;
-    pairs: (P,) rising up to 1, the share of the weight up to and with each frame pair;
-    places: (P, gy * gx) float32, rising up to 1 within each pair, likewise by place.
+    pairs: (P,) rising up to 1, the share of the weight up to and with each sequence;
+    places: (P, gy * gx) float32, rising up to 1 within each sequence, likewise by place.
     """
 
     region: Region
+    delta: int
     frames: NDArray[np.generic]
     ranges: NDArray[np.float32]
     pairs: NDArray[np.float64]
@@ -50,11 +51,11 @@ class Source:
 
 
 class CropStream:
-    """Crop pairs for pretraining from several movies, addressed by (epoch, step)."""
+    """Crops for pretraining from several movies, each of S frames, addressed by (epoch, step)."""
 
-    def __init__(self, sources: list[Source], size: int, delta: int, intensity: str, seed: int) -> None:
+    def __init__(self, sources: list[Source], size: int, frames: int, intensity: str, seed: int) -> None:
         self.sources = sources
-        self.size, self.delta, self.intensity, self.seed = size, delta, intensity, seed
+        self.size, self.frames, self.intensity, self.seed = size, frames, intensity, seed
         pairs = np.array([len(source.pairs) for source in sources])
         self._share = np.cumsum(pairs) / pairs.sum()  # longer movies are drawn from more
 
@@ -75,13 +76,13 @@ class CropStream:
         return out
 
     def cut(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Normalised crop pairs (B, 2, size, size) float32 at `positions` (B, 4)."""
-        out = np.empty((len(positions), 2, self.size, self.size), dtype=np.float32)
+        """Normalised crops (B, S, size, size) float32 at `positions` (B, 4)."""
+        out = np.empty((len(positions), self.frames, self.size, self.size), dtype=np.float32)
         for index in np.unique(positions[:, 0]):
             rows = np.flatnonzero(positions[:, 0] == index)
             src = self.sources[index]
             windows = sliding_window_view(src.frames, (self.size, self.size), axis=(1, 2))
-            t = positions[rows, 1, None] + np.array([0, self.delta])
+            t = positions[rows, 1, None] + src.delta * np.arange(self.frames)
             raw = windows[t, positions[rows, 2, None], positions[rows, 3, None]]
             out[rows] = normalise(raw, src.ranges[t], self.intensity)
         return out

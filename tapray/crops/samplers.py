@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,9 +70,15 @@ class Ranks:
         return out
 
 
-def pair_weights(
-    scores: NDArray[np.float32], kind: SamplerKind, candidates: float
-) -> Iterator[NDArray[np.float64]]:
+class Scores(Protocol):
+    """Scores (2, gy, gx) of frame pairs, or of longer sequences of frames, by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> NDArray[np.float32]: ...
+
+
+def pair_weights(scores: Scores, kind: SamplerKind, candidates: float) -> Iterator[NDArray[np.float64]]:
     """Drawing weights (gy * gx,) of the places of each frame pair of a region, pair after pair.
 
     - uniform: all places alike.
@@ -82,10 +88,10 @@ def pair_weights(
       a flash changes a whole frame, its median too, and so does not draw the crops to it.
 
     Args:
-        scores: (P, 2, gy, gx), may lie on disk: one pair at a time is in memory. Quantiles are
+        scores: of P frame pairs, may lie on disk: one pair at a time is in memory. Quantiles are
             those among at most about SAMPLE places, of frame pairs at equal distances in time.
     """
-    every = max(1, scores.size // 2 // SAMPLE)
+    every = max(1, len(scores) * scores[0][0].size // SAMPLE)
     sample = [_values(scores[pair], kind).ravel() for pair in range(0, len(scores), every)]
     ranks = Ranks(np.sort(np.concatenate(sample)))
     top = float(ranks(ranks.ordered[-1:])[0])

@@ -48,7 +48,7 @@ def split_regions(config: JobConfig, movies: Movies) -> list[SplitRegion]:
             (validation and test parts are cut for both, too).
     """
     regions = _SPLITS[config.split.kind](config, movies)
-    size, delta = max(config.crops.size, config.pretrain.size), config.crops.delta
+    size, delta = max(config.crops.size, config.pretrain.size), max(config.crops.delta, config.span)
     for item in regions:
         r = item.region
         if r.stop - r.start <= delta or min(r.bottom - r.top, r.right - r.left) < size:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tapray.config import RayConfig
@@ -109,3 +110,21 @@ def interruptible() -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def terminable(stop: Path) -> Iterator[None]:
+    """SIGTERM, as clusters send it before they take a machine away, makes the file `stop` in the block.
+
+    The workers save and end when they see it; then the block ends as KeyboardInterrupt.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.touch()) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+    if stop.exists():
+        stop.unlink()
+        raise KeyboardInterrupt

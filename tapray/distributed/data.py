@@ -177,7 +177,7 @@ def write_frames(
         limits = reader.ranges(region.movie)[region.start : region.stop]
         store.create(target, region, movies[region.movie].dtype, limits, config)
     sizes = [(r.bottom - r.top) * (r.right - r.left) * 4 for r in regions]  # scores are made in float32
-    ranges = frame_ranges(regions, sizes, config.crops.delta)
+    ranges = frame_ranges(regions, sizes, max(config.deltas))
 
     def work(part: int, frames: NDArray[Any]) -> dict[str, Any]:
         item = ranges[part]

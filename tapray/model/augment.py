@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 
 def augment(pairs: Tensor, mode: str, generator: torch.Generator) -> Tensor:
-    """Augments crop pairs.
+    """Augments crops of S frames.
 
     Args:
-        pairs: (B, 2, H, W) float32 with H = W, on the generator's device.
+        pairs: (B, S, H, W) float32 with H = W, on the generator's device.
         mode: "none"; "light": flips, quarter turns and intensity; "paper": flips, rotation by any
             angle, scale 0.8-1.25, small independent shift and scale per frame, elastic
             deformation, noise, intensity (arXiv 2411.03924, section 3; each with probability 1/2).
@@ -26,14 +26,20 @@ def augment(pairs: Tensor, mode: str, generator: torch.Generator) -> Tensor:
     return _intensity(pairs, generator, noise=mode == "paper")
 
 
-def swap(pairs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Swaps the frames of each pair with probability 1/2; returns pairs and (B,) bool."""
-    swapped = _coin(len(pairs), generator)
-    return torch.where(swapped[:, None, None, None], pairs.flip(1), pairs), swapped
+def roll(crops: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rolls the S frames of each crop by 0 to S - 1, all as likely: a pair is swapped or not.
+
+    Returns:
+        The crops and (B,) int64, the place of the frame that is first in time.
+    """
+    batch, frames = crops.shape[:2]
+    first = (frames - 1) - (frames * _rand((batch,), generator)).long()
+    order = (torch.arange(frames, device=crops.device) - first[:, None]) % frames
+    return crops[torch.arange(batch, device=crops.device)[:, None], order], first
 
 
 def _dihedral(pairs: Tensor, generator: torch.Generator) -> Tensor:
-    """One of the eight symmetries of the square for each pair, the same for both frames."""
+    """One of the eight symmetries of the square for each pair, the same for all frames."""
     for dims in ((-1,), (-2,)):
         pairs = torch.where(_coin(len(pairs), generator)[:, None, None, None], pairs.flip(dims), pairs)
     turned = pairs.transpose(-1, -2)
@@ -42,9 +48,9 @@ def _dihedral(pairs: Tensor, generator: torch.Generator) -> Tensor:
 
 def _intensity(pairs: Tensor, generator: torch.Generator, *, noise: bool) -> Tensor:
     """Scale and shift, global and per frame, and uniform noise."""
-    batch = len(pairs)
-    scale = 1 + _sometimes(batch, 1, 0.3, generator) + _sometimes(batch, 2, 0.1, generator)
-    shift = _sometimes(batch, 1, 0.2, generator) + _sometimes(batch, 2, 0.1, generator)
+    batch, frames = pairs.shape[:2]
+    scale = 1 + _sometimes(batch, 1, 0.3, generator) + _sometimes(batch, frames, 0.1, generator)
+    shift = _sometimes(batch, 1, 0.2, generator) + _sometimes(batch, frames, 0.1, generator)
     pairs = pairs * scale[..., None, None] + shift[..., None, None]
     if noise:
         amount = _coin(batch, generator)[:, None, None, None] * 0.05

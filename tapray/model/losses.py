@@ -23,21 +23,20 @@ def decorrelation(features: Tensor, temperature: float = 0.2) -> Tensor:
     return -F.log_softmax(similarity, dim=-1).diagonal(dim1=1, dim2=2).mean()
 
 
-def tap_loss(logits: Tensor, features: Tensor, swapped: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+def tap_loss(logits: Tensor, features: Tensor, first: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """Cross-entropy on the arrow + `weight` x decorrelation.
 
     Args:
-        logits: (B, 2) for each frame to be the first in time.
-        features: (B, 2, C, h, w).
-        swapped: (B,) bool, the frames were swapped, so that index 1 is the first in time.
+        logits: (B, S) for each frame to be the first in time.
+        features: (B, S, C, h, w).
+        first: (B,) int64, which frame is.
 
     Returns:
         The loss, and the share of arrows predicted right (no gradient).
     """
-    target = swapped.long()
-    loss = F.cross_entropy(logits, target)
+    loss = F.cross_entropy(logits.float(), first)
     if weight > 0:
         loss = loss + weight * decorrelation(features.flatten(0, 1))
     with torch.no_grad():
-        accuracy = (logits.argmax(dim=1) == target).float().mean()
+        accuracy = (logits.argmax(dim=1) == first).float().mean()
     return loss, accuracy

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -49,28 +48,6 @@ def weights_digest(net: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def save_training(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, done: int) -> None:
-    """A training checkpoint as tensors only: weights, optimiser moments and the epochs done."""
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optim.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    save_file(_contiguous(tensors), path, metadata={"done": str(done)})
-
-
-def load_training(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restores `save_training` in place; returns the epochs done."""
-    tensors = load_file(path)
-    net.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("net.")})
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optim."):
-            _, number, name = key.split(".", 2)
-            moments.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    with safe_open(path, framework="pt") as opened:
-        return int(opened.metadata()["done"])
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from tapray.config import JobConfig, SamplerKind
 from tapray.crops.draw import Region
 from tapray.model.tap import TapNet
+from tapray.pretrain.batches import Batches
 from tapray.pretrain.frames import open_stream
-from tapray.pretrain.loop import Batches, validate
+from tapray.pretrain.loop import validate
 
 CROPS = 2048
 ARROW_FLOOR = 0.55  # below this the arrow is taken as not found: 0.5 is chance

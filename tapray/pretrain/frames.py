@@ -1,14 +1,16 @@
 """The frames that pretraining draws from, decoded once into files that every worker maps.
 
-A region's folder holds frames.npy (T, h, w) in the movie's own dtype, ranges.npy (T, 2) float32,
-scores.npy (P, 2, gy, gx) float32 (see samplers.score_pair) and, per sampler, pairs-NAME.npy and
-places-NAME.npy (see draw.Source). Mapped files let a movie be larger than memory: the operating
-system keeps what is drawn, and workers of one machine share it.
+A region's folder holds frames.npy (T, h, w) in the movie's own dtype, ranges.npy (T, 2) float32 and,
+per delta D, scores-D.npy (P, 2, gy, gx) float32 (see samplers.score_pair) and, per sampler,
+pairs-D-NAME.npy and places-D-NAME.npy (see draw.Source). Mapped files let a movie be larger than
+memory: the operating system keeps what is drawn, and workers of one machine share it.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,10 @@ def create(
     """
     folder.mkdir(parents=True, exist_ok=True)
     n_frames, height, width = len(ranges), region.bottom - region.top, region.right - region.left
-    n_pairs, grid = n_frames - config.crops.delta, grid_shape(height, width, config.pretrain.size)
+    grid = grid_shape(height, width, config.pretrain.size)
     open_memmap(folder / "frames.npy", "w+", dtype, (n_frames, height, width))
-    open_memmap(folder / "scores.npy", "w+", np.float32, (n_pairs, 2, *grid))
+    for delta in config.deltas:
+        open_memmap(folder / f"scores-{delta}.npy", "w+", np.float32, (n_frames - delta, 2, *grid))
     np.save(folder / "ranges.npy", ranges)
 
 
@@ -44,19 +47,21 @@ def fill(folder: Path, first: int, frames: NDArray[Any], own: int, config: JobCo
     Calls for other frames may run at the same time, on any machine that shares the folder.
 
     Args:
-        frames: (n, h, w), the own frames and up to delta more.
+        frames: (n, h, w), the own frames and as many more as the largest delta, while there are any.
     """
-    size, delta, intensity = config.pretrain.size, config.crops.delta, config.crops.intensity
+    size, intensity = config.pretrain.size, config.crops.intensity
     _write(folder / "frames.npy", first, frames[:own])
     ranges = np.load(folder / "ranges.npy")[first : first + len(frames)]
-    smoothed = deque[NDArray[np.float32]](maxlen=delta + 1)
-    scores = []
-    for frame, limits in zip(frames, ranges, strict=True):
+    smoothed = deque[NDArray[np.float32]](maxlen=max(config.deltas) + 1)
+    scores: dict[int, list[NDArray[np.float32]]] = {delta: [] for delta in config.deltas}
+    for number, (frame, limits) in enumerate(zip(frames, ranges, strict=True)):
         smoothed.append(smooth(normalise(frame, limits, intensity)))
-        if len(smoothed) > delta:
-            scores.append(score_pair(smoothed[0], smoothed[-1], size))
-    if scores:
-        _write(folder / "scores.npy", first, np.stack(scores))
+        for delta, found in scores.items():
+            if 0 <= number - delta < own:
+                found.append(score_pair(smoothed[-1 - delta], smoothed[-1], size))
+    for delta, found in scores.items():
+        if found:
+            _write(folder / f"scores-{delta}.npy", first, np.stack(found))
 
 
 def _write(path: Path, first: int, rows: NDArray[Any]) -> None:
@@ -67,45 +72,62 @@ def _write(path: Path, first: int, rows: NDArray[Any]) -> None:
         file.write(np.ascontiguousarray(rows, array.dtype).data)
 
 
+@dataclass(frozen=True)
+class _Sequences:
+    """Scores (2, gy, gx) of sequences of frames: the mean over their frame pairs."""
+
+    pairs: NDArray[np.float32]  # (P, 2, gy, gx), of frames `delta` apart
+    delta: int
+    frames: int
+
+    def __len__(self) -> int:
+        return len(self.pairs) - self.delta * (self.frames - 2)
+
+    def __getitem__(self, first: int) -> NDArray[np.float32]:
+        last = first + self.delta * (self.frames - 2)
+        mean: NDArray[np.float32] = self.pairs[first : last + 1 : self.delta].mean(axis=0)
+        return mean
+
+
 def weigh(folder: Path, region: Region, config: JobConfig, kind: SamplerKind) -> None:
-    """Writes the drawing weights of a filled region for a sampler, a frame pair at a time."""
-    scores = np.load(folder / "scores.npy", mmap_mode="r")
+    """Writes the drawing weights of a filled region for a sampler, a sequence of frames at a time."""
     tiles = (region.bottom - region.top) * (region.right - region.left) / config.pretrain.size**2
-    shape = (len(scores), scores[0, 0].size)
-    path = folder / f"places-{kind}.npy"
-    open_memmap(path, "w+", np.float32, shape)
-    totals = np.empty(len(scores))
-    for pair, weights in enumerate(pair_weights(scores, kind, config.pretrain.sharpness * tiles)):
-        rising = np.cumsum(weights)
-        totals[pair] = rising[-1]
-        _write(path, pair, rising[None] / max(float(rising[-1]), np.finfo(np.float64).tiny))
-    shares = np.cumsum(totals)
-    np.save(folder / f"pairs-{kind}.npy", shares / shares[-1])
+    for delta in config.deltas:
+        pairs = np.load(folder / f"scores-{delta}.npy", mmap_mode="r")
+        scores = _Sequences(pairs, delta, config.pretrain.frames)
+        path = folder / f"places-{delta}-{kind}.npy"
+        open_memmap(path, "w+", np.float32, (len(scores), pairs[0, 0].size))
+        totals = np.empty(len(scores))
+        for number, weights in enumerate(pair_weights(scores, kind, config.pretrain.sharpness * tiles)):
+            rising = np.cumsum(weights)
+            totals[number] = rising[-1]
+            _write(path, number, rising[None] / max(float(rising[-1]), np.finfo(np.float64).tiny))
+        shares = np.cumsum(totals)
+        np.save(folder / f"pairs-{delta}-{kind}.npy", shares / shares[-1])
 
 
-def open_source(folder: Path, region: Region, config: JobConfig, kind: SamplerKind) -> Source:
-    """The region's frames and drawing weights, mapped from its folder."""
-    mapped = {
-        name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
-        for name in ("frames", "ranges", f"pairs-{kind}", f"places-{kind}")
-    }
+def open_sources(folder: Path, region: Region, config: JobConfig, kind: SamplerKind) -> list[Source]:
+    """The region's frames and drawing weights, mapped from its folder: a source for each delta."""
+
+    def mapped(name: str) -> NDArray[Any]:
+        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+
     grid = grid_shape(region.bottom - region.top, region.right - region.left, config.pretrain.size)
-    return Source(
-        region,
-        mapped["frames"],
-        mapped["ranges"],
-        mapped[f"pairs-{kind}"],
-        mapped[f"places-{kind}"],
-        grid,
-    )
+    frames, ranges = mapped("frames"), mapped("ranges")
+    found = []
+    for delta in config.deltas:
+        pairs, places = (mapped(f"{name}-{delta}-{kind}") for name in ("pairs", "places"))
+        found.append(Source(region, delta, frames, ranges, pairs, places, grid))
+    return found
 
 
 def open_stream(
     store: Path, regions: list[Region], config: JobConfig, kind: SamplerKind, seed: int
 ) -> CropStream:
     """The crop stream of some regions, whose folders in `store` are named by `region_folder`."""
-    sources = [open_source(region_folder(store, region), region, config, kind) for region in regions]
-    return CropStream(sources, config.pretrain.size, config.crops.delta, config.crops.intensity, seed)
+    found = [open_sources(region_folder(store, region), region, config, kind) for region in regions]
+    sources, settings = list(chain.from_iterable(found)), config.pretrain
+    return CropStream(sources, settings.size, settings.frames, config.crops.intensity, seed)
 
 
 def region_folder(store: Path, region: Region) -> Path:

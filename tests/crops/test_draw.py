@@ -19,11 +19,11 @@ def source(
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 4000, shape).astype(np.uint16)
     place_weights = 0.2 + rng.random((shape[0] - delta, *grid_shape(*shape[1:], size)))
-    return source_of(frames, frame_ranges(frames, "linear"), place_weights)
+    return source_of(frames, frame_ranges(frames, "linear"), place_weights, delta)
 
 
-def stream(sources: list[Source] | None = None, seed: int = 0, delta: int = 1) -> CropStream:
-    return CropStream(sources or [source(), source((4, 24, 33), seed=1)], 16, delta, "linear", seed)
+def stream(sources: list[Source] | None = None, seed: int = 0, frames: int = 2) -> CropStream:
+    return CropStream(sources or [source(), source((4, 24, 33), seed=1)], 16, frames, "linear", seed)
 
 
 def test_a_step_is_the_same_for_the_same_seed_and_no_other() -> None:
@@ -58,7 +58,7 @@ def test_the_global_generator_is_neither_used_nor_reset() -> None:
 def test_every_crop_lies_inside_its_region(
     frames: int, height: int, width: int, delta: int, seed: int
 ) -> None:
-    drawn = stream([source((frames, height, width), delta=delta, seed=seed)], seed, delta)
+    drawn = stream([source((frames, height, width), delta=delta, seed=seed)], seed)
     places = drawn.positions(seed, 1, 2000)
     assert (places[:, 0] == 0).all()
     assert (places[:, 1:] >= 0).all()

@@ -21,9 +21,9 @@ from tapray.distributed.data import write_frames
 from tapray.distributed.train import pretrain
 from tapray.errors import UserError
 from tapray.model.weights import load_tap
+from tapray.pretrain.batches import Batches
 from tapray.pretrain.evaluate import evaluated
 from tapray.pretrain.frames import open_stream, region_folder
-from tapray.pretrain.loop import Batches
 from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.slow
@@ -57,9 +57,9 @@ def test_any_number_of_workers_sees_the_same_crops(inputs: Inputs, frames: Path)
         seen: set[bytes] = set()
         for rank in range(world):
             stream = open_stream(frames, regions, config, config.pretrain.sampler, config.seed)
-            pairs, swapped = Batches(stream, plain, rank, world).train(epoch=1, step=2)
+            pairs, first = Batches(stream, plain, rank, world).train(epoch=1, step=2)
             assert len(pairs) == plain.batch // world
-            in_order = torch.where(swapped[:, None, None, None], pairs.flip(1), pairs)
+            in_order = torch.where(first[:, None, None, None] == 1, pairs.flip(1), pairs)
             seen |= {pair.numpy().tobytes() for pair in in_order}
         return seen
 
@@ -102,13 +102,13 @@ def test_interrupted_and_with_a_worker_killed(
 ) -> None:
     """Ctrl-C in the second epoch, a worker killed in the third: the net is that of the undisturbed job."""
     regions = {role: inputs.regions_of(role) for role in (Role.TRAIN, Role.VAL)}
-    log, snapshot = tmp_path / "log.jsonl", tmp_path / "ray" / "tap" / "checkpoint_manager_snapshot.json"
+    log, folder = tmp_path / "log.jsonl", tmp_path / "checkpoints"
 
     def saved(epoch: int) -> bool:
-        return snapshot.exists() and f"epoch_{epoch:05d}" in snapshot.read_text()
+        return (folder / f"step_{20 * (epoch + 1):08d}.safetensors").exists()
 
     def run() -> dict[str, torch.Tensor]:
-        where = (frames, tmp_path / "ray", "tap", log, Reporter("quiet"))
+        where = (frames, folder, log, Reporter("quiet"))
         return pretrain(inputs.config, regions, *where).state_dict()
 
     end = once(lambda: saved(0), lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -140,4 +140,4 @@ def test_more_workers_than_cpus_is_one_line(inputs: Inputs, tiny_job: Path, tmp_
     with pytest.raises(
         UserError, match=r"ray\.train_workers: 3 workers need as many CPUs, the cluster has 2"
     ):
-        pretrain(config, {}, tmp_path, tmp_path, "x", tmp_path / "log", Reporter("quiet"))
+        pretrain(config, {}, tmp_path, tmp_path, tmp_path / "log", Reporter("quiet"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tapray.model.augment import augment, swap
+from tapray.model.augment import augment, roll
 
 MODES = ["light", "paper"]
 
@@ -100,7 +100,18 @@ def test_the_paper_mode_moves_most_frames_but_not_all() -> None:
 
 def test_swaps_are_half_of_the_pairs_and_said_truly() -> None:
     pairs = torch.arange(2.0).view(1, 2, 1, 1).expand(4000, -1, 3, 3)
-    out, swapped = swap(pairs, generator())
-    assert torch.equal(out[:, 0, 0, 0] == 1, swapped)
+    out, first = roll(pairs, generator())
+    assert torch.equal(out[:, 0, 0, 0] == 1, first == 1)
     assert torch.equal(out.sum(dim=1), pairs.sum(dim=1))
-    assert float(swapped.double().mean()) == pytest.approx(0.5, abs=0.04)
+    assert float(first.double().mean()) == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize("frames", [2, 3, 5])
+def test_longer_crops_are_rolled_and_the_first_frame_is_named(frames: int) -> None:
+    crops = torch.arange(float(frames)).view(1, frames, 1, 1).expand(6000, -1, 3, 3)
+    out, first = roll(crops, generator())
+    order = out[:, :, 0, 0].long()
+    assert (order.gather(1, first[:, None]) == 0).all()
+    assert torch.equal((order - order[:, :1]) % frames, torch.arange(frames).expand(6000, -1))
+    shares = torch.bincount(first, minlength=frames).double() / len(first)
+    assert shares.tolist() == pytest.approx([1 / frames] * frames, abs=0.04)

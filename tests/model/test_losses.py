@@ -36,11 +36,11 @@ def test_decorrelation_is_low_for_orthogonal_channels_and_log_c_for_equal_ones()
 
 def test_the_arrow_is_the_frame_that_was_first() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
-    swapped = torch.tensor([False, True, True])
+    first = torch.tensor([0, 1, 1])
     features = torch.randn(3, 2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    loss, accuracy = tap_loss(logits, features, swapped, 0)
+    loss, accuracy = tap_loss(logits, features, first, 0)
     literal = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)), math.log(1 + math.exp(3))]
     assert float(loss) == pytest.approx(sum(literal) / 3)
     assert float(accuracy) == pytest.approx(2 / 3)
-    more, _ = tap_loss(logits, features, swapped, 0.01)
+    more, _ = tap_loss(logits, features, first, 0.01)
     assert float(more - loss) == pytest.approx(0.01 * by_hand(features.flatten(0, 1)), rel=1e-3)

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from tapray.errors import UserError
 from tapray.model.tap import TapNet, initialise
-from tapray.model.weights import load_tap, load_training, save_tap, save_training, weights_digest
+from tapray.model.weights import load_tap, save_tap, weights_digest
 
 
 def net(seed: int = 0) -> TapNet:
@@ -38,13 +38,12 @@ def test_a_net_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_files_hold_tensors_only(tmp_path: Path) -> None:
     made = net()
     save_tap(made, tmp_path / "m")
-    save_training(tmp_path / "state", made, torch.optim.Adam(made.parameters()), 3)
-    for path in (tmp_path / "m" / "tap.safetensors", tmp_path / "state"):
-        assert not zipfile.is_zipfile(path)
-        with safe_open(path, framework="pt") as opened:
-            assert all(isinstance(opened.get_tensor(name), torch.Tensor) for name in opened.keys())  # noqa: SIM118
-        with pytest.raises(pickle.UnpicklingError):
-            pickle.loads(path.read_bytes())
+    path = tmp_path / "m" / "tap.safetensors"
+    assert not zipfile.is_zipfile(path)
+    with safe_open(path, framework="pt") as opened:
+        assert all(isinstance(opened.get_tensor(name), torch.Tensor) for name in opened.keys())  # noqa: SIM118
+    with pytest.raises(pickle.UnpicklingError):
+        pickle.loads(path.read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -77,20 +76,3 @@ def test_a_truncated_or_missing_model_is_the_users_fault(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="not a readable TAP model"):
         load_tap(tmp_path / "m")
-
-
-def test_a_training_state_comes_back_with_its_moments(tmp_path: Path) -> None:
-    made, other = net(), net(1)
-    optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
-    made(torch.randn(2, 2, 16, 16))[0].sum().backward()
-    optimizer.step()
-    save_training(tmp_path / "state", made, optimizer, 4)
-    loaded = torch.optim.Adam(other.parameters(), lr=5e-3)
-    assert load_training(tmp_path / "state", other, loaded) == 4
-    assert weights_digest(other) == weights_digest(made)
-    expected, found = optimizer.state_dict(), loaded.state_dict()
-    assert found["param_groups"][0]["lr"] == 5e-3  # the schedule's, not the file's
-    assert expected["state"].keys() == found["state"].keys()
-    for number, state in expected["state"].items():
-        assert state.keys() == found["state"][number].keys()
-        assert all(torch.equal(value, found["state"][number][name]) for name, value in state.items())

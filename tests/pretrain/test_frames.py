@@ -34,12 +34,13 @@ def movie(tmp_path: Path) -> Movie:
     return open_movie(tmp_path / "m.tif")
 
 
-def job(sampler: str = "change", delta: int = 1) -> JobConfig:
+def job(sampler: str = "change", *deltas: int, frames: int = 2) -> JobConfig:
+    pretrain = {"preset": "unet-8s2", "size": SIZE, "batch": 64, "sampler": sampler, "sharpness": 3}
     return parse_config(
         {
             "movies": [{"name": "m", "path": "m.tif"}],
-            "crops": {"size": SIZE, "delta": delta},
-            "pretrain": {"preset": "unet-8s2", "size": SIZE, "batch": 64, "sampler": sampler, "sharpness": 3},
+            "crops": {"size": SIZE},
+            "pretrain": {**pretrain, "deltas": deltas or None, "frames": frames},
         }
     )
 
@@ -54,7 +55,7 @@ def filled(
 ) -> Path:
     """The region's folder in `folder`, filled in ranges cut at these frames, the last range first."""
     target = store.region_folder(folder, region)
-    own, delta = cut(whole, region), config.crops.delta
+    own, delta = cut(whole, region), max(config.deltas)
     ranges = frame_ranges(whole, "linear")[region.start : region.stop]
     store.create(target, region, whole.dtype, ranges, config)
     edges = sorted({0, len(own), *(c for c in cuts if c < len(own))})
@@ -71,7 +72,7 @@ def test_the_files_are_the_same_in_whatever_ranges_they_were_filled(
     tmp_path_factory: pytest.TempPathFactory, cuts: set[int], delta: int
 ) -> None:
     whole = np.random.default_rng(1).integers(0, 900, (8, 30, 41)).astype(np.uint16)
-    region, config = Region("m", 0, 8, 3, 5, 30, 41), job(delta=delta)
+    region, config = Region("m", 0, 8, 3, 5, 30, 41), job("change", delta)
     one, other = (
         filled(whole, region, config, tmp_path_factory.mktemp("store"), parts) for parts in ((), tuple(cuts))
     )
@@ -79,7 +80,7 @@ def test_the_files_are_the_same_in_whatever_ranges_they_were_filled(
         assert path.read_bytes() == (other / path.name).read_bytes()
     assert np.array_equal(np.load(one / "frames.npy"), cut(whole, region))
     flat = normalise(cut(whole, region), frame_ranges(whole, "linear"), "linear")
-    scores = np.load(one / "scores.npy")
+    scores = np.load(one / f"scores-{delta}.npy")
     assert len(scores) == 8 - delta
     for t, found in enumerate(scores):
         assert np.array_equal(found, score_pair(smooth(flat[t]), smooth(flat[t + delta]), SIZE))
@@ -98,7 +99,7 @@ def test_the_files_are_the_same_in_whatever_ranges_they_were_filled(
 def test_a_source_covers_its_region_and_no_more(
     movie: Movie, tmp_path: Path, region: Region, delta: int
 ) -> None:
-    config, whole = job(delta=delta), movie.read(0, 8)
+    config, whole = job("change", delta), movie.read(0, 8)
     filled(whole, region, config, tmp_path)
     stream = store.open_stream(tmp_path, [region], config, SamplerKind.CHANGE, 0)
     source = stream.sources[0]
@@ -121,12 +122,33 @@ def test_mapped_files_are_drawn_from_as_arrays_in_memory_are(movie: Movie, tmp_p
     source = mapped.sources[0]
     assert not source.frames.flags.owndata
     loaded = {name: np.array(getattr(source, name)) for name in ("frames", "ranges", "pairs", "places")}
-    kept = CropStream([type(source)(region, **loaded, grid=source.grid)], SIZE, 1, "linear", 3)
+    kept = CropStream([type(source)(region, 1, **loaded, grid=source.grid)], SIZE, 2, "linear", 3)
     for step in range(3):
         assert np.array_equal(mapped.positions(1, step, 64), kept.positions(1, step, 64))
         assert np.array_equal(
             mapped.cut(mapped.positions(1, step, 64)), kept.cut(kept.positions(1, step, 64))
         )
+
+
+@pytest.mark.parametrize("cuts", [(), (3,), (2, 5)])
+def test_several_deltas_and_longer_crops_have_drawing_weights_of_their_own(
+    movie: Movie, tmp_path: Path, cuts: tuple[int, ...]
+) -> None:
+    whole, region, config = movie.read(0, 8), Region("m", 1, 8, 0, 13, 48, 80), job("change", 1, 3, frames=3)
+    target = filled(whole, region, config, tmp_path, cuts)
+    flat = normalise(cut(whole, region), frame_ranges(whole, "linear")[1:], "linear")
+    for delta in (1, 3):
+        scores = np.load(target / f"scores-{delta}.npy")
+        expected = [score_pair(smooth(a), smooth(b), SIZE) for a, b in zip(flat, flat[delta:], strict=False)]
+        assert np.array_equal(scores, expected)
+        assert len(np.load(target / f"pairs-{delta}-change.npy")) == 7 - 2 * delta
+    stream = store.open_stream(tmp_path, [region], config, SamplerKind.CHANGE, 0)
+    assert [source.delta for source in stream.sources] == [1, 3]
+    positions = stream.positions(0, 0, 500)
+    assert set(positions[:, 0]) == {0, 1}
+    for (index, t, y, x), crop in zip(positions[:50], stream.cut(positions[:50]), strict=True):
+        times = t + [0, 1, 2] * np.array(stream.sources[index].delta)
+        assert np.array_equal(crop, flat[times, y : y + SIZE, x : x + SIZE])
 
 
 @pytest.mark.parametrize("left", [0, 13])

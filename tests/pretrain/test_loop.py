@@ -1,150 +1,145 @@
-"""Training: the same crops for any number of workers, resumed bitwise, blind without an arrow."""
+"""The training loop: continued bitwise, ended early, blind where there is no arrow."""
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tapray.config import PretrainConfig
-from tapray.crops.draw import CropStream
-from tapray.crops.normalise import frame_ranges
-from tapray.crops.samplers import grid_shape
-from tapray.model.tap import TapNet, initialise
-from tapray.model.weights import load_training, save_training, weights_digest
-from tapray.pretrain.loop import Batches, make_optimizer, train_step, validate
-from tests.crops.sources import source_of
+from tapray.errors import UserError
+from tapray.model.weights import weights_digest
+from tapray.pretrain.batches import Batches
+from tapray.pretrain.checkpoints import Checkpoints
+from tapray.pretrain.loop import Team, finished, run, validate
+from tapray.pretrain.trainer import Trainer
+from tests.pretrain.made import config, noise, stream
+from tests.pretrain.test_checkpoints import small_disk
 
-SIZE = 16
-
-
-def config(**changes: object) -> PretrainConfig:
-    small = {"preset": "unet-8s2", "size": SIZE, "batch": 8, "steps_per_epoch": 3, "epochs": 2}
-    return PretrainConfig.model_validate({**small, "val_batches": 2, **changes})
+__all__ = ["small_disk"]
 
 
-def stream(frames: np.ndarray, seed: int = 0) -> CropStream:
-    weights = np.ones((len(frames) - 1, *grid_shape(*frames.shape[1:], SIZE)))
-    ranges = np.tile(np.float32([0, 1000]), (len(frames), 1))
-    return CropStream([source_of(frames, ranges, weights)], SIZE, 1, "linear", seed)
+def go(settings: PretrainConfig, folder: Path, team: Team | None = None) -> Trainer:
+    """The loop as a process runs it that knows nothing of one before it."""
+    trainer, batches = Trainer(settings, 0), Batches(stream(noise()), settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(folder, settings.keep_checkpoints)
+    run(trainer, batches, batches, checkpoints, folder / "log.jsonl", team or Team())
+    return trainer
 
 
-def noise(frames: int = 8, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 1000, (frames, 40, 40)).astype(np.uint16)
-
-
-def net(seed: int = 0) -> TapNet:
-    made = TapNet("unet-8s2")
-    initialise(made, torch.Generator().manual_seed(seed))
-    return made
-
-
-@pytest.mark.parametrize("world", [1, 2, 4, 3])
-def test_the_workers_together_see_the_same_crops_however_many_they_are(world: int) -> None:
-    settings, frames = config(augment="none"), noise()
-    whole = stream(frames).cut(stream(frames).positions(1, 2, settings.batch))
-    shares = []
-    for rank in range(world):
-        pairs, swapped = Batches(stream(frames), settings, rank, world).train(1, 2)
-        shares.append(torch.where(swapped[:, None, None, None], pairs.flip(1), pairs))
-    assert [len(share) for share in shares] == [len(range(rank, 8, world)) for rank in range(world)]
-    together = {pair.numpy().tobytes() for share in shares for pair in share}
-    assert together == {pair.tobytes() for pair in whole}
-
-
-@pytest.mark.parametrize("augment", ["none", "light", "paper"])
-def test_a_batch_is_a_function_of_seed_epoch_step_and_rank(augment: str) -> None:
-    def batch(seed: int = 0, epoch: int = 1, step: int = 2, rank: int = 0) -> torch.Tensor:
-        torch.rand(3)  # whatever the global generator did
-        return Batches(stream(noise(), seed), config(augment=augment), rank, 2).train(epoch, step)[0]
-
-    assert torch.equal(batch(), batch())
-    for other in (batch(seed=1), batch(epoch=2), batch(step=3), batch(rank=1)):
-        assert not torch.equal(batch(), other)
-
-
-def test_ranks_flip_and_swap_independently() -> None:
-    same = np.tile(noise(1), (8, 1, 1))  # a movie that does not move
-    swaps = [Batches(stream(same), config(batch=128), rank, 2).train(0, 0)[1] for rank in (0, 1)]
-    assert not torch.equal(*swaps)
-
-
-def test_validation_is_the_same_in_every_epoch_and_not_augmented() -> None:
-    batches = Batches(stream(noise()), config(augment="paper"))
-    one, swapped = batches.validation(0)
-    again, swapped_again = batches.validation(0)
-    assert torch.equal(one, again)
-    assert torch.equal(swapped, swapped_again)
-    assert not torch.equal(one, batches.validation(1)[0])
-    assert float(one.min()) >= 0
-    assert float(one.max()) <= 1
-
-
-def run(settings: PretrainConfig, folder: Path, stop_after: int | None) -> str:
-    """Trains to the end; with `stop_after` epochs, goes on with new objects from the checkpoint."""
-    made, done = net(), 0
-    batches = Batches(stream(noise()), settings)
-    for end in (stop_after, settings.epochs) if stop_after else (settings.epochs,):
-        optimizer, scheduler = make_optimizer(made, settings)
-        if done:
-            made = net(seed=9)
-            optimizer, scheduler = make_optimizer(made, settings)
-            assert load_training(folder / "state", made, optimizer) == done
-        for _ in range(done * settings.steps_per_epoch):
-            scheduler.step()
-        for epoch in range(done, end):
-            for step in range(settings.steps_per_epoch):
-                pairs, swapped = batches.train(epoch, step)
-                train_step(made, optimizer, scheduler, pairs, swapped, settings.decorrelation)
-            validate(made, batches)
-            save_training(folder / "state", made, optimizer, epoch + 1)
-        done = end
-    return weights_digest(made)
+def records(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-@pytest.mark.parametrize(("schedule", "optimizer"), [("one_cycle", "adam"), ("cyclic", "adamw")])
-def test_a_resumed_run_equals_an_undisturbed_one_bitwise(
-    tmp_path: Path, schedule: str, optimizer: str
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"schedule": "one_cycle", "optimizer": "adam"},
+        {"schedule": "cyclic", "optimizer": "adamw"},
+        {"schedule": "cosine", "ema": 0.9, "precision": "bf16"},
+    ],
+)
+def test_stopped_in_the_middle_of_any_epoch_it_ends_with_the_same_weights(
+    tmp_path: Path, options: dict[str, object]
 ) -> None:
-    settings = config(schedule=schedule, optimizer=optimizer, epochs=3)
-    undisturbed = run(settings, tmp_path, None)
-    assert run(settings, tmp_path, 1) == undisturbed
-    assert run(settings, tmp_path, 2) == undisturbed
-    assert undisturbed != weights_digest(net())
+    settings = config(epochs=3, steps_per_epoch=12, **options)
+    undisturbed = weights_digest(go(settings, tmp_path / "a").result)
+    assert [record["step"] for record in records(tmp_path / "a")] == [10, 12, 22, 24, 34, 36]
+    for answers, step in (([True], 10), ([False, False, True], 24)):  # within an epoch, and at an epoch's end
+        team = Team(stop=iter(answers).__next__)
+        assert go(settings, tmp_path / "b", team).step == step
+    assert weights_digest(go(settings, tmp_path / "b").result) == undisturbed
+    for one, other in zip(records(tmp_path / "a"), records(tmp_path / "b"), strict=True):
+        for key in ("step", "epoch", "loss", "arrow", "val_arrow", "rate"):
+            assert one.get(key) == other.get(key)
+    written = records(tmp_path / "b")
+    assert weights_digest(go(settings, tmp_path / "b").result) == undisturbed
+    assert records(tmp_path / "b") == written  # a finished run is not trained again
 
 
-@pytest.mark.parametrize("schedule", ["one_cycle", "cyclic"])
-def test_any_number_of_steps_has_a_schedule(schedule: str) -> None:
-    for total in range(1, 12):
-        settings = config(schedule=schedule, epochs=1, steps_per_epoch=total, learning_rate=1e-2)
-        optimizer, scheduler = make_optimizer(torch.nn.Linear(1, 1), settings)
-        rates = []
-        for _ in range(total):
-            optimizer.step()
-            rates.append(optimizer.param_groups[0]["lr"])
-            scheduler.step()
-        assert min(rates) >= 0
-        assert max(rates) <= 1e-2 + 1e-12
+def test_checkpoints_within_an_epoch_and_what_came_after_them_is_done_again(tmp_path: Path) -> None:
+    settings = config(epochs=1, steps_per_epoch=20, checkpoint_every=7, keep_checkpoints=9)
+    undisturbed = weights_digest(go(settings, tmp_path).net)
+    assert [record["step"] for record in records(tmp_path)] == [7, 10, 14, 20]
+    assert [saved.step for saved in Checkpoints(tmp_path, 9).all()] == [7, 14, 20]
+    for step in (20, 14):
+        (tmp_path / f"step_{step:08d}.safetensors").unlink()
+    assert weights_digest(go(settings, tmp_path).net) == undisturbed
+    assert [record["step"] for record in records(tmp_path)] == [7, 10, 14, 20]
 
 
-def test_the_published_schedule_rises_tenfold_and_falls_again() -> None:
-    settings = config(schedule="cyclic", learning_rate=1e-3, steps_per_epoch=5)
-    optimizer, scheduler = make_optimizer(torch.nn.Linear(1, 1), settings)
-    rates = []
-    for _ in range(21):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert rates[0] == pytest.approx(1e-4)
-    assert rates[10] == pytest.approx(1e-3)
-    assert rates[20] == pytest.approx(1e-4)
+def test_it_ends_when_validation_has_not_become_better() -> None:
+    settings = config(epochs=9, steps_per_epoch=2, patience=2)
+    assert not finished(settings, 6, [0.5, 0.6, 0.55])
+    assert finished(settings, 8, [0.5, 0.6, 0.55, 0.6])
+    assert not finished(settings, 8, [0.5, 0.6, 0.55, 0.61])
+    assert not finished(settings, 2, [0.5])
+    assert finished(settings, 18, [0.5])
+    assert not finished(config(epochs=9), 6, [0.6, 0.5, 0.4])
+
+
+def test_a_run_that_has_ended_early_stays_ended(tmp_path: Path) -> None:
+    settings = config(epochs=50, steps_per_epoch=1, patience=1, learning_rate=1e-9)  # it learns nothing
+    step = go(settings, tmp_path).step
+    assert step < 10
+    assert go(settings, tmp_path).step == step
+
+
+def test_a_record_holds_what_a_person_watches(tmp_path: Path) -> None:
+    go(config(), tmp_path)
+    record = records(tmp_path)[-1]
+    assert record["val_arrow"] <= 1
+    assert record["workers"] == 1
+    assert record["pairs_per_s"] > 0
+    assert 0 < record["wait"] < 1
+    assert record["cpu"] > 0
+    assert record["memory_gb"] > 0.05
+
+
+def fill(folder: Path) -> None:
+    """Fills the disk to the last byte."""
+    with (folder / "filler").open("wb", buffering=0) as file:
+        for size in (1 << 16, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+def test_a_full_disk_on_the_way_costs_no_step(small_disk: Path, tmp_path: Path) -> None:
+    asked = []
+
+    def stop() -> bool:
+        """Not asked to stop; the disk is full at the second of three epochs."""
+        asked.append(True)
+        if len(asked) == 2:
+            fill(small_disk)
+        else:
+            (small_disk / "filler").unlink(missing_ok=True)
+        return False
+
+    settings = config(epochs=3, keep_checkpoints=1)
+    trainer = go(settings, small_disk, Team(stop=stop))
+    assert weights_digest(trainer.net) == weights_digest(go(settings, tmp_path / "other").net)
+    assert [record["step"] for record in records(small_disk)] == [3, 6, 9]
+    assert 6 not in [saved.step for saved in Checkpoints(small_disk, 1).all()]
+
+
+def test_a_disk_that_is_full_at_the_end_is_one_line(small_disk: Path) -> None:
+    team = Team(stop=lambda: bool(fill(small_disk)))
+    with pytest.raises(UserError, match="no space is left for the last checkpoint"):
+        go(config(keep_checkpoints=1), small_disk, team)
+    (small_disk / "filler").unlink()
+    go(config(keep_checkpoints=1), small_disk)
+    assert [record["step"] for record in records(small_disk)] == [3, 6]
 
 
 def test_validation_counts_and_leaves_the_net_alone() -> None:
-    batches, made = Batches(stream(noise()), config()), net()
+    batches, made = Batches(stream(noise()), config()), Trainer(config(), 0).net
     for training in (True, False):
         made.train(training)
         before = weights_digest(made)
@@ -154,36 +149,32 @@ def test_validation_counts_and_leaves_the_net_alone() -> None:
         assert weights_digest(made) == before
     made.eval()
     right = [
-        (made(pairs)[0].argmax(dim=1) == swapped).double().mean().item()
-        for pairs, swapped in (batches.validation(step) for step in range(2))
+        (made(crops)[0].argmax(dim=1) == first).double().mean().item()
+        for crops, first in (batches.validation(step) for step in range(2))
     ]
     assert accuracy == pytest.approx(sum(right) / 2)
 
 
-def trained_accuracy(frames: np.ndarray, held_out: np.ndarray) -> float:
-    settings = config(batch=32, epochs=1, steps_per_epoch=40, val_batches=16, learning_rate=1e-2)
-    made, batches = net(), Batches(stream(frames), settings)
-    optimizer, scheduler = make_optimizer(made, settings)
+def trained_accuracy(
+    frames: np.ndarray, held_out: np.ndarray, augment: str = "light", length: int = 2
+) -> float:
+    settings = config(
+        batch=32, epochs=1, steps_per_epoch=40, val_batches=16, learning_rate=1e-2, augment=augment
+    )
+    trainer, batches = Trainer(settings, 0), Batches(stream(frames, length=length), settings)
     for step in range(settings.steps_per_epoch):
-        train_step(made, optimizer, scheduler, *batches.train(0, step), settings.decorrelation)
-    return validate(made, Batches(stream(held_out), settings))[0]
+        trainer.train_step(*batches.train(0, step))
+    return validate(trainer.net, Batches(stream(held_out, length=length), settings))[0]
 
 
-def test_a_movie_without_an_arrow_stays_at_chance() -> None:
+@pytest.mark.parametrize("augment", ["none", "light", "paper"])
+def test_a_movie_without_an_arrow_stays_at_chance(augment: str) -> None:
     # frames drawn independently: forwards and backwards alike; 512 crops, four standard errors
-    assert trained_accuracy(noise(40), noise(40, seed=1)) == pytest.approx(0.5, abs=0.09)
+    assert trained_accuracy(noise(40), noise(40, seed=1), augment) == pytest.approx(0.5, abs=0.09)
 
 
 def test_a_movie_with_an_arrow_does_not() -> None:
     fading = np.linspace(4, 0.2, 8)[:, None, None]
     movie, other = ((noise(8, seed) * fading).astype(np.uint16) for seed in (0, 1))
     assert trained_accuracy(movie, other) > 0.75
-
-
-def test_ranges_are_those_of_the_frames_a_crop_is_from() -> None:
-    frames = noise()
-    ranges = frame_ranges(frames, "linear")
-    exact = source_of(frames, ranges, np.ones((7, *grid_shape(40, 40, SIZE))))
-    pairs = CropStream([exact], SIZE, 1, "linear", 0).cut(np.array([[0, 3, 0, 0]]))
-    expected = (frames[3, :SIZE, :SIZE] - ranges[3, 0]) / (ranges[3, 1] - ranges[3, 0])
-    np.testing.assert_allclose(pairs[0, 0], expected, rtol=1e-5)
+    assert trained_accuracy(movie, other, length=3) > 0.6  # one of three

@@ -1,0 +1,252 @@
+"""What is lost when something dies while pretraining goes on? The kill matrix, run by `make test-faults`.
+
+Each row trains the same small job through the command line, does its harm after half of the steps, runs the
+same command again where the job has ended, and compares the weights with those of the undisturbed job, bit by
+bit. Exits with 1 if any row loses anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from benchmarks.common import emit
+
+HARM_AT = 45  # of 90 steps, between two checkpoints
+STUDY: dict[str, Any] = {
+    "name": "faults",
+    "out": "run",
+    "simulate": {"n_movies": 3, "frames": 24, "height": 160, "width": 160, "n_nuclei": 12},
+    "crops": {"size": 32, "crops_per_event": 2, "max_negatives": 60},
+    "pretrain": {
+        **{"preset": "unet-8s2", "size": 32, "batch": 32, "steps_per_epoch": 30, "epochs": 3},
+        **{"val_batches": 2, "checkpoint_every": 20},
+    },
+    "study": {"budgets": [2]},
+    "ray": {"num_cpus": 2},
+}
+
+
+class Running:
+    """`tapray pretrain` in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "run" / "pretrain" / "log.jsonl"
+        self.errors = (folder / "errors.txt").open("w+")
+        command = [sys.executable, "-m", "tapray", "pretrain", "study.yaml", "--progress", "quiet"]
+        self.process = subprocess.Popen(command, cwd=folder, stderr=self.errors, start_new_session=True)
+
+    def step(self) -> int:
+        """The last step on record."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return json.loads(lines[-1])["step"] if lines else 0
+
+    def until(self, step: int, seconds: float = 240) -> None:
+        """Waits for a record of that step or a later one."""
+        deadline = time.monotonic() + seconds
+        while self.step() < step:
+            if self.process.poll() not in (None, 0) or time.monotonic() > deadline:
+                raise RuntimeError(f"step {step} was not reached: {self.told()}")
+            time.sleep(0.02)
+
+    def end(self, seconds: float = 240) -> int:
+        """Its exit status."""
+        return self.process.wait(seconds)
+
+    def told(self) -> str:
+        """The last line on standard error."""
+        self.errors.flush()
+        lines = Path(self.errors.name).read_text().strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def children(self) -> list[psutil.Process]:
+        """Every process that it has started, and theirs."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def workers(self) -> list[psutil.Process]:
+        """Those that train."""
+        return [child for child in self.children() if "RayTrainWorker" in " ".join(child.cmdline())]
+
+
+def kill_worker(running: Running) -> None:
+    running.workers()[-1].kill()
+
+
+def kill_driver(running: Running) -> None:
+    running.process.kill()
+
+
+def kill_everything(running: Running) -> None:
+    """As a power cut does."""
+    for process in [*running.children(), psutil.Process(running.process.pid)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def terminate(running: Running) -> None:
+    running.process.send_signal(signal.SIGTERM)
+
+
+def interrupt(running: Running) -> None:
+    running.process.send_signal(signal.SIGINT)
+
+
+def fill_disk(running: Running) -> None:
+    """To the last byte."""
+    with (running.folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (1 << 16, 1 << 9, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+def fill_disk_for_a_while(running: Running) -> None:
+    fill_disk(running)
+    running.until(70)
+    (running.folder / "filler").unlink()
+
+
+# What is done, whether the job goes on by itself, and the exit status that it ends with otherwise.
+ROWS: dict[str, tuple[Callable[[Running], None], int]] = {
+    "worker killed": (kill_worker, 0),
+    "driver killed": (kill_driver, -signal.SIGKILL),
+    "all processes killed": (kill_everything, -signal.SIGKILL),
+    "SIGTERM (preemption)": (terminate, 130),
+    "Ctrl-C": (interrupt, 130),
+    "disk full for a while": (fill_disk_for_a_while, 0),
+    "disk full to the end": (fill_disk, 2),
+}
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "run" / "pretrain" / "model" / "tap.safetensors").read_bytes()
+
+
+def disturbed(folder: Path, harm: Callable[[Running], None], status: int) -> dict[str, Any]:
+    """A row: the harm at HARM_AT, and what came of it."""
+    running = Running(folder)
+    running.until(HARM_AT)
+    before, start = running.step(), time.monotonic()
+    harm(running)
+    ended = None
+    if status:
+        ended = running.end()
+        told = running.told()
+        (folder / "filler").unlink(missing_ok=True)
+        if ended != status:
+            raise RuntimeError(f"exit status {ended} instead of {status}: {told}")
+        time.sleep(1)  # Ray's own processes notice that they are alone
+        running = Running(folder)
+    resumed = _resumed_at(folder)
+    running.until(before + 1)
+    recovered = time.monotonic() - start
+    if running.end():
+        raise RuntimeError(f"did not end well: {running.told()}")
+    record = {"at_step": before, "went_on_from": resumed, "seconds_to_recover": round(recovered, 1)}
+    return {**record, "exit_status": ended, "command_again": status != 0}
+
+
+def _resumed_at(folder: Path) -> int:
+    saved = sorted((folder / "run" / "pretrain" / "checkpoints").glob("*/step_*.safetensors"))
+    return int(saved[-1].stem.removeprefix("step_")) if saved else 0
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A file system of its own in `folder`; whether that can be had here."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def node_lost(base: Path, folder: Path) -> dict[str, Any]:
+    """A node of a running cluster dies with its worker, and another takes its place."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    node = cluster.add_node(num_cpus=1)
+    prepared(base, folder, ray={"address": cluster.address})
+
+    def lose(_: Running) -> None:
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+
+    try:
+        return disturbed(folder, lose, 0)
+    finally:
+        cluster.shutdown()
+
+
+def prepared(base: Path, folder: Path, **sections: Any) -> None:
+    """A copy of the job whose crops are cut already."""
+    shutil.copytree(base, folder, dirs_exist_ok=True)
+    (folder / "study.yaml").write_text(yaml.safe_dump({**STUDY, **sections}))
+
+
+def row(name: str, base: Path, scratch: Path, expected: bytes) -> dict[str, Any]:
+    folder = scratch / name.replace(" ", "_")
+    if name == "node lost":
+        record = node_lost(base, folder)
+        return {**record, "same_weights": weights(folder) == expected}
+    harm, status = ROWS[name]
+    with small_disk(folder) if "disk" in name else contextlib.nullcontext(True) as there:
+        if not there:
+            return {"not_run": "a file system of its own needs root"}
+        prepared(base, folder)
+        record = disturbed(folder, harm, status)
+        return {**record, "same_weights": weights(folder) == expected}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", nargs="+", default=[*ROWS, "node lost"], choices=[*ROWS, "node lost"])
+    given = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Ray's workers would compile every import anew
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        base = scratch / "base"
+        base.mkdir()
+        (base / "study.yaml").write_text(yaml.safe_dump(STUDY))
+        subprocess.run(
+            [sys.executable, "-m", "tapray", "shard", "study.yaml", "--progress", "quiet"],
+            cwd=base,
+            check=True,
+        )
+        prepared(base, scratch / "undisturbed")
+        start = time.monotonic()
+        if (undisturbed := Running(scratch / "undisturbed")).end():
+            raise RuntimeError(undisturbed.told())
+        rows: dict[str, Any] = {"undisturbed": {"seconds": round(time.monotonic() - start, 1)}}
+        expected = weights(scratch / "undisturbed")
+        for each in given.rows:
+            try:
+                rows[each] = row(each, base, scratch, expected)
+            except RuntimeError as error:
+                rows[each] = {"failed": str(error), "same_weights": False}
+            print(each, rows[each], file=sys.stderr, flush=True)
+    emit("faults", rows)
+    sys.exit(not all(record.get("same_weights", True) for record in rows.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""How long until pretraining is good? Our recipe beside the published one, on the same cores.
+
+    python -m benchmarks.time_to_quality prepare sim ttq
+    python -m benchmarks.time_to_quality run sim tapray 0 ttq --minutes 60
+    python -m benchmarks.time_to_quality table ttq
+
+`run` trains one arm with one seed in this process and looks at it again and again, while the clock stands
+still: (i) arrow accuracy on frames that no stage has seen, for crops of 48 px drawn by change and uniformly,
+the same for every arm; (ii) average precision of a fixed linear probe (the pooled head's statistics, solved,
+one ridge) on held-out crops, from 5 and 10 labelled events, mean over five draws. A run that was stopped goes
+on.
+`table` prints when each level was reached, and the ratios: where the published arm has not arrived, its time
+is the cap, and the ratio a lower bound.
+
+The published recipe (arXiv 2411.03924, section 3): U-Net of first width 32, crops of 96 px drawn uniformly,
+all augmentations, Adam with a learning rate from 1e-4 cyclic to 1e-3, batches of 108.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.common import commit, emit, machine
+from tapray.atomic import atomic_write
+from tapray.config import HeadKind, JobConfig, MovieEntry, PretrainConfig, Role, SamplerKind
+from tapray.configfile import load_config
+from tapray.crops.budgets import draw_budget
+from tapray.crops.collect import Inputs
+from tapray.crops.draw import CropStream, Region
+from tapray.crops.normalise import frame_ranges
+from tapray.crops.shards import ShardReader
+from tapray.model.heads import PooledHead, build_head
+from tapray.model.tap import FEATURES, TapNet
+from tapray.pretrain import frames as store
+from tapray.pretrain.batches import Batches
+from tapray.pretrain.checkpoints import Checkpoints
+from tapray.pretrain.loop import resume, validate
+from tapray.pretrain.trainer import Trainer
+from tapray.study.fit import in_batches, solve
+from tapray.study.metrics import score
+
+STUDIES = {"hela": Path("studies/hela.yaml"), "sim": Path("tapray/demo.yaml")}
+ARMS: dict[str, dict[str, Any]] = {
+    "tapray": {
+        **{"preset": "unet-12s2", "size": 48, "batch": 64, "sampler": "change", "augment": "light"},
+        **{"schedule": "one_cycle", "learning_rate": 4e-3, "steps_per_epoch": 50},
+    },
+    "published": {
+        **{"preset": "unet-32", "size": 96, "batch": 108, "sampler": "uniform", "augment": "paper"},
+        **{"schedule": "cyclic", "learning_rate": 1e-3, "steps_per_epoch": 500, "epochs": 200},
+    },
+}
+EPOCHS = {"hela": 24, "sim": 12}  # of our recipe
+LEVELS = {
+    "hela": {"arrow_change": [0.6, 0.65, 0.7], "ap_5": [0.8, 0.9, 0.95], "ap_10": [0.8, 0.9, 0.95]},
+    "sim": {"arrow_change": [0.6, 0.65, 0.7], "ap_5": [0.8, 0.9, 0.95], "ap_10": [0.8, 0.9, 0.95]},
+}
+BUDGETS, DRAWS, RIDGE = (5, 10), 5, 1.0
+LOOK = {"size": 48, "sharpness": 1.0, "batch": 256, "val_batches": 8}  # 2048 crops, the same for every arm
+
+
+def settings(data: str, arm: str) -> PretrainConfig:
+    given = load_config(STUDIES[data]).pretrain
+    kept = {"sharpness": given.sharpness, "include": given.include, "epochs": EPOCHS[data]}
+    return PretrainConfig.model_validate({**kept, **ARMS[arm]})
+
+
+def prepare(data: str, folder: Path) -> None:
+    """Labelled crops and their split, by the command line."""
+    command = [sys.executable, "-m", "tapray", "shard", str(STUDIES[data]), "--out", str(folder / data)]
+    subprocess.run(command, check=True)
+
+
+def inputs_of(data: str, folder: Path) -> Inputs:
+    config = load_config(STUDIES[data])
+    if config.simulate is None:
+        return Inputs(config, config.movies)
+    listed = json.loads((folder / data / "simulate" / "movies.json").read_text())
+    return Inputs(config, [MovieEntry.model_validate(item) for item in listed])
+
+
+def stream(
+    inputs: Inputs, role: Role, pretrain: PretrainConfig, kind: SamplerKind, seed: int, folder: Path
+) -> CropStream:
+    """Crops of a split as a configuration draws them; frames and weights lie in `folder`."""
+    config = inputs.config.model_copy(update={"pretrain": pretrain})
+    regions = inputs.regions_of(role)
+    for region in regions:
+        target = store.region_folder(folder, region)
+        if not (target / f"pairs-{config.deltas[0]}-{kind}.npy").exists():
+            _fill(inputs, region, config, target)
+            store.weigh(target, region, config, kind)
+    return store.open_stream(folder, regions, config, kind, seed)
+
+
+def _fill(inputs: Inputs, region: Region, config: JobConfig, target: Path) -> None:
+    if (target / "frames.npy").exists():
+        return
+    r = region
+    frames = inputs.movies[r.movie].read(r.start, r.stop)
+    ranges = frame_ranges(frames, config.crops.intensity)
+    cut = frames[:, r.top : r.bottom, r.left : r.right]
+    store.create(target, region, frames.dtype, ranges, config)
+    store.fill(target, 0, cut, len(cut), config)
+
+
+class Probe:
+    """A fixed linear probe on labelled crops."""
+
+    def __init__(self, folder: Path, intensity: str) -> None:
+        reader = ShardReader(folder / "shard")
+        self.index = reader.index()
+        side = reader.read_part(reader.parts()[0], intensity)[1].shape[-1]
+        self.pairs = np.empty((len(self.index), 2, side, side), np.float16)
+        for path in reader.parts():
+            crop_id, pairs = reader.read_part(path, intensity)
+            self.pairs[crop_id] = pairs
+        self.labels = torch.from_numpy((self.index.label.to_numpy() > 0).astype(np.int64))
+
+    def scores(self, net: TapNet) -> dict[str, float]:
+        """Average precision on test crops by label budget."""
+        side = net.backbone(torch.zeros(1, 1, *self.pairs.shape[2:])).shape[-1]
+
+        def head() -> PooledHead:
+            made = build_head(HeadKind.POOLED, FEATURES, side, 2, 0.0, torch.Generator().manual_seed(0))
+            assert isinstance(made, PooledHead)
+            return made
+
+        front = head().front
+        fronts = in_batches(lambda pairs: front(net.features(pairs)), self.pairs, 128)
+        unlabelled = torch.from_numpy((self.index.split == "train").to_numpy(copy=True))
+        test = torch.from_numpy((self.index.split == "test").to_numpy(copy=True))
+        found = {}
+        for budget in BUDGETS:
+            each = []
+            for draw in range(DRAWS):
+                rows = draw_budget(self.index, budget, 10, draw)
+                probe = head()
+                probe.settle(fronts[unlabelled])
+                solve(probe, fronts[rows], self.labels[rows], RIDGE)
+                with torch.no_grad():
+                    probabilities = torch.softmax(probe(fronts[test]).double(), 1).numpy()
+                each.append(score(probabilities, self.labels[test].numpy(), 2)["ap"])
+            found[f"ap_{budget}"] = float(np.mean(each))
+        return found
+
+
+def run(data: str, arm: str, seed: int, folder: Path, minutes: float) -> None:
+    """Trains and looks, until the recipe's end or the cap."""
+    torch.set_num_threads(2)
+    inputs, pretrain = inputs_of(data, folder), settings(data, arm)
+    own = stream(inputs, Role.TRAIN, pretrain, pretrain.sampler, seed, folder / data / f"frames-{arm}")
+    train = Batches(own, pretrain)
+    look = PretrainConfig.model_validate(LOOK)
+    looks = {
+        f"arrow_{kind}": Batches(
+            stream(inputs, Role.TEST, look, kind, 1, folder / data / "frames-look"), look
+        )
+        for kind in (SamplerKind.CHANGE, SamplerKind.UNIFORM)
+    }
+    probe = Probe(folder / data, inputs.config.crops.intensity)
+    path = folder / f"{data}-{arm}-{seed}.json"
+    trainer, saved = Trainer(pretrain, seed), Checkpoints(folder / f"{data}-{arm}-{seed}", 1)
+    resume(trainer, saved)
+    curve = json.loads(path.read_text())["curve"] if path.exists() else []
+    curve = [point for point in curve if point["step"] <= trainer.step]
+    clock, total = curve[-1]["seconds"] if curve else 0.0, pretrain.epochs * pretrain.steps_per_epoch
+    while clock < 60 * minutes and trainer.step < total:
+        until, start = max(clock * 1.15, clock + 10), time.perf_counter()
+        while trainer.step < total and clock + time.perf_counter() - start < min(until, 60 * minutes):
+            trainer.train_step(*train.train(*divmod(trainer.step, pretrain.steps_per_epoch)))
+        clock += time.perf_counter() - start
+        net = trainer.net.eval()
+        point = {"step": trainer.step, "pairs": trainer.step * pretrain.batch, "seconds": clock}
+        point |= {name: validate(net, batches)[0] for name, batches in looks.items()} | probe.scores(net)
+        net.train()
+        curve.append(point)
+        print(json.dumps(point), file=sys.stderr, flush=True)
+        saved.save(trainer.tensors(), trainer.step, [0.0], True)
+        facts = {"data": data, "arm": arm, "seed": seed, "minutes": minutes, "commit": commit()}
+        atomic_write(path, json.dumps({**facts, "machine": machine(), "curve": curve}))
+
+
+def reached(curve: list[dict[str, float]], name: str, level: float) -> dict[str, float] | None:
+    """Seconds and crop pairs until the level was reached."""
+    for point in curve:
+        if point[name] >= level:
+            return {"seconds": point["seconds"], "pairs": point["pairs"]}
+    return None
+
+
+def table(folder: Path) -> dict[str, Any]:
+    """Medians over seeds of the time to each level, and the published arm's over ours."""
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found: dict[str, Any] = {}
+    for data in sorted({each["data"] for each in runs}):
+        levels = {}
+        for name, values in LEVELS[data].items():
+            for level in values:
+                levels[f"{name} >= {level}"] = _compared([r for r in runs if r["data"] == data], name, level)
+        found[data] = levels
+    return {"levels": found, "runs": runs}
+
+
+def _compared(runs: list[dict[str, Any]], name: str, level: float) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for arm in ARMS:
+        own = [run for run in runs if run["arm"] == arm]
+        times = [reached(run["curve"], name, level) for run in own]
+        if not own:
+            continue
+        arrived = [time["seconds"] for time in times if time]
+        ends = [
+            time["seconds"] if time else run["curve"][-1]["seconds"]
+            for run, time in zip(own, times, strict=True)
+        ]
+        row[arm] = {"arrived": len(arrived), "of": len(own), "median_s": float(np.median(ends))}
+        row[arm]["median_pairs"] = float(np.median([t["pairs"] for t in times if t])) if arrived else None
+    if len(row) == 2 and row["tapray"]["arrived"] == row["tapray"]["of"]:
+        row["ratio"] = row["published"]["median_s"] / row["tapray"]["median_s"]
+        row["is_lower_bound"] = row["published"]["arrived"] < row["published"]["of"]
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("prepare", "run"):
+        command = commands.add_parser(name)
+        command.add_argument("data", choices=[*STUDIES])
+        if name == "run":
+            command.add_argument("arm", choices=[*ARMS])
+            command.add_argument("seed", type=int)
+            command.add_argument("--minutes", type=float, default=60)
+        command.add_argument("folder", type=Path)
+    commands.add_parser("table").add_argument("folder", type=Path)
+    given = parser.parse_args()
+    if given.command == "prepare":
+        prepare(given.data, given.folder)
+    elif given.command == "run":
+        run(given.data, given.arm, given.seed, given.folder, given.minutes)
+    else:
+        emit("time_to_quality", table(given.folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The dense features as a bioimage.io model package, for the programs that read those."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tapray.atomic import atomic_write
+from tapray.crops.normalise import PERCENTILES, frame_ranges, normalise
+from tapray.errors import UserError
+from tapray.model.onnx import write_onnx
+from tapray.model.tap import FEATURES, TapNet
+
+_SIDES = (64, 96)  # pixels of the test frame
+
+
+def write_bioimage(net: TapNet, path: Path) -> None:
+    """Writes a package (zip): raw frames (N, 1, H, W) float32 to dense features (N, 32, h, w).
+
+    Frames are normalised by their percentiles within the package, as for nets that were trained with
+    `crops.intensity: linear`; for others their square roots are to be given. It holds the net as ONNX, and a
+    test frame with its features as PyTorch computes them.
+
+    Raises:
+        UserError: the packages bioimageio.spec, onnx and onnxscript are not installed.
+    """
+    try:
+        from bioimageio.spec import save_bioimageio_package
+    except ImportError as error:
+        todo = "install the package bioimageio.spec"
+        raise UserError(f"cannot be written ({error.name} is not installed)", where=path, todo=todo) from None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_onnx(net, folder / "features.onnx")
+        frame = np.random.default_rng(0).gamma(4.0, 50.0, (1, *_SIDES)).astype(np.float32)
+        flat = normalise(frame, frame_ranges(frame, "linear"), "linear")
+        np.save(folder / "frame.npy", frame[:, None])
+        with torch.no_grad():
+            np.save(folder / "features.npy", net.eval().features(torch.from_numpy(flat)[None])[0].numpy())
+        (folder / "README.md").write_text(_readme(net))
+        save_bioimageio_package(_description(net, folder), output_path=folder / "package.zip")
+        atomic_write(path, (folder / "package.zip").read_bytes())
+
+
+def _description(net: TapNet, folder: Path) -> Any:
+    from bioimageio.spec.common import FileDescr
+    from bioimageio.spec.model import v0_5 as spec
+
+    step, stride = net.backbone.divisor, net.backbone.stride
+    size = spec.ParameterizedSize(min=step, step=step)
+    axes, outs = (
+        [spec.BatchAxis(), spec.ChannelAxis(channel_names=[spec.Identifier(c) for c in names])]
+        for names in (["intensity"], [f"feature{i}" for i in range(FEATURES)])
+    )
+    for name in ("y", "x"):
+        own = spec.SizeReference(tensor_id=spec.TensorId("frames"), axis_id=spec.AxisId(name))
+        axes.append(spec.SpaceInputAxis(id=spec.AxisId(name), size=size))
+        outs.append(spec.SpaceOutputAxis(id=spec.AxisId(name), size=own, scale=float(stride)))
+    low, high = PERCENTILES
+    scale = spec.ScaleRangeKwargs(
+        axes=[spec.AxisId("y"), spec.AxisId("x")], min_percentile=low, max_percentile=high
+    )
+    frames = spec.InputTensorDescr(
+        id=spec.TensorId("frames"),
+        axes=axes,
+        data=spec.IntervalOrRatioDataDescr(type="float32"),
+        test_tensor=FileDescr(source=folder / "frame.npy"),
+        preprocessing=[spec.ScaleRangeDescr(kwargs=scale)],
+    )
+    features = spec.OutputTensorDescr(
+        id=spec.TensorId("features"),
+        axes=outs,
+        data=spec.IntervalOrRatioDataDescr(type="float32"),
+        test_tensor=FileDescr(source=folder / "features.npy"),
+    )
+    weights = spec.OnnxWeightsDescr(source=folder / "features.onnx", opset_version=_opset(folder))
+    return spec.ModelDescr(
+        name=f"Time arrow features {net.preset}",
+        description="Dense features of single frames, learned by telling the order of frames in time",
+        documentation=FileDescr(source=folder / "README.md"),
+        inputs=[frames],
+        outputs=[features],
+        weights=spec.WeightsDescr(onnx=weights),
+        cite=[
+            spec.CiteEntry(text="Gallusser, Stieber, Weigert 2023", doi=spec.Doi("10.48550/arXiv.2305.05511"))
+        ],
+    )
+
+
+def _opset(folder: Path) -> int:
+    import onnx
+
+    return int(onnx.load(folder / "features.onnx").opset_import[0].version)
+
+
+def _readme(net: TapNet) -> str:
+    return f"""# Time arrow features
+
+The feature extractor of a time arrow net ({net.preset}), exported by tapray. Each frame of a movie, scaled
+by its {PERCENTILES[0]:g} and {PERCENTILES[1]:g} percentiles, becomes {FEATURES} feature maps at
+1/{net.backbone.stride} of its resolution.
+
+## Validation
+
+The test frame must give the test features. How well a small head tells events by them is measured with
+`tapray run`, on movies that neither the net nor the head has seen.
+"""

@@ -1,0 +1,93 @@
+"""Checkpoints of a training run: files of tensors, each whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+
+from tapray.atomic import atomic_write
+from tapray.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint: the steps done, and the validation accuracy after each epoch so far."""
+
+    path: Path
+    step: int
+    scores: tuple[float, ...]
+    scored: bool  # it was made at the end of an epoch, so that the last score is its own
+
+    def tensors(self) -> Tensors:
+        """Its tensors, on the CPU."""
+        return load_file(self.path)
+
+
+class Checkpoints:
+    """The checkpoints in a folder that all workers share: the `keep` latest and the `keep` best."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+
+    def save(self, tensors: Mapping[str, torch.Tensor], step: int, scores: list[float], scored: bool) -> bool:
+        """Writes a checkpoint and removes those that are not kept; False if the disk is full.
+
+        Then the ones that are there stay, and training can go on: a later one may find room.
+        """
+        facts = {"step": str(step), "scores": json.dumps(scores), "scored": json.dumps(scored)}
+        data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, facts)
+        try:
+            atomic_write(self._folder / f"step_{step:08d}.safetensors", data)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            return False
+        there = self.all()
+        kept = {saved.path for saved in [*there[-self._keep :], *_best_first(there)[: self._keep]]}
+        for saved in there:
+            if saved.path not in kept:
+                saved.path.unlink(missing_ok=True)
+        return True
+
+    def all(self) -> list[Saved]:
+        """Every readable checkpoint, the oldest first."""
+        found = []
+        for path in sorted(self._folder.glob("step_*.safetensors")):
+            with suppress(SafetensorError), safe_open(path, framework="pt") as opened:
+                facts = opened.metadata()
+                scores = tuple(json.loads(facts["scores"]))
+                found.append(Saved(path, int(facts["step"]), scores, json.loads(facts["scored"])))
+        return found
+
+    def latest(self) -> Saved | None:
+        """The one to go on from."""
+        there = self.all()
+        return there[-1] if there else None
+
+    def best(self) -> Saved:
+        """The epoch of highest validation accuracy; later ones may have learned crops by heart.
+
+        Raises:
+            UserError: there is none.
+        """
+        ranked = _best_first(self.all())
+        if not ranked:
+            raise UserError("holds no checkpoint", where=self._folder, todo="free some space and run again")
+        return ranked[0]
+
+
+def _best_first(there: list[Saved]) -> list[Saved]:
+    """Those at the end of an epoch, the first of equals first."""
+    scored = [saved for saved in there if saved.scored]
+    return sorted(scored, key=lambda saved: (-saved.scores[-1], saved.step))

@@ -1,0 +1,64 @@
+"""Each worker's share of the crops: the same in all, whoever has it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tapray.crops.draw import CropStream
+from tapray.crops.normalise import frame_ranges
+from tapray.crops.samplers import grid_shape
+from tapray.pretrain.batches import Batches
+from tests.crops.sources import source_of
+from tests.pretrain.made import SIZE, config, noise, stream
+
+
+@pytest.mark.parametrize("world", [1, 2, 4, 3])
+def test_the_workers_together_see_the_same_crops_however_many_they_are(world: int) -> None:
+    settings, frames = config(augment="none"), noise()
+    whole = stream(frames).cut(stream(frames).positions(1, 2, settings.batch))
+    shares = []
+    for rank in range(world):
+        pairs, first = Batches(stream(frames), settings, rank, world).train(1, 2)
+        shares.append(torch.where(first[:, None, None, None] == 1, pairs.flip(1), pairs))
+    assert [len(share) for share in shares] == [len(range(rank, 8, world)) for rank in range(world)]
+    together = {pair.numpy().tobytes() for share in shares for pair in share}
+    assert together == {pair.tobytes() for pair in whole}
+
+
+@pytest.mark.parametrize("augment", ["none", "light", "paper"])
+def test_a_batch_is_a_function_of_seed_epoch_step_and_rank(augment: str) -> None:
+    def batch(seed: int = 0, epoch: int = 1, step: int = 2, rank: int = 0) -> torch.Tensor:
+        torch.rand(3)  # whatever the global generator did
+        return Batches(stream(noise(), seed), config(augment=augment), rank, 2).train(epoch, step)[0]
+
+    assert torch.equal(batch(), batch())
+    for other in (batch(seed=1), batch(epoch=2), batch(step=3), batch(rank=1)):
+        assert not torch.equal(batch(), other)
+
+
+def test_ranks_flip_and_roll_independently() -> None:
+    same = np.tile(noise(1), (8, 1, 1))  # a movie that does not move
+    firsts = [Batches(stream(same), config(batch=128), rank, 2).train(0, 0)[1] for rank in (0, 1)]
+    assert not torch.equal(*firsts)
+
+
+def test_validation_is_the_same_in_every_epoch_and_not_augmented() -> None:
+    batches = Batches(stream(noise()), config(augment="paper"))
+    one, first = batches.validation(0)
+    again, first_again = batches.validation(0)
+    assert torch.equal(one, again)
+    assert torch.equal(first, first_again)
+    assert not torch.equal(one, batches.validation(1)[0])
+    assert float(one.min()) >= 0
+    assert float(one.max()) <= 1
+
+
+def test_ranges_are_those_of_the_frames_a_crop_is_from() -> None:
+    frames = noise()
+    ranges = frame_ranges(frames, "linear")
+    exact = source_of(frames, ranges, np.ones((7, *grid_shape(40, 40, SIZE))))
+    pairs = CropStream([exact], SIZE, 2, "linear", 0).cut(np.array([[0, 3, 0, 0]]))
+    expected = (frames[3, :SIZE, :SIZE] - ranges[3, 0]) / (ranges[3, 1] - ranges[3, 0])
+    np.testing.assert_allclose(pairs[0, 0], expected, rtol=1e-5)

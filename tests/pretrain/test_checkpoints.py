@@ -1,0 +1,72 @@
+"""Checkpoints: whole or not there, the latest and the best."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tapray.errors import UserError
+from tapray.pretrain.checkpoints import Checkpoints
+
+
+def steps(checkpoints: Checkpoints) -> list[int]:
+    return [saved.step for saved in checkpoints.all()]
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:
+    checkpoints, scores = Checkpoints(tmp_path, 2), list[float]()
+    for epoch, score in enumerate([0.6, 0.9, 0.5, 0.8, 0.9, 0.4]):
+        scores.append(score)
+        assert checkpoints.save({"x": torch.tensor([epoch])}, 10 * epoch + 10, scores, True)
+        assert checkpoints.save({"x": torch.tensor([-1])}, 10 * epoch + 15, scores, False)
+    assert steps(checkpoints) == [20, 50, 60, 65]  # two best, the first of equals first, and two latest
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert (latest.step, latest.scores, latest.scored) == (65, tuple(scores), False)
+    assert checkpoints.best().step == 20
+    assert int(checkpoints.best().tensors()["x"]) == 1
+
+
+def test_a_file_that_is_damaged_or_half_written_is_passed_over(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, 3)
+    for step in (1, 2):
+        checkpoints.save({"x": torch.arange(100)}, step, [0.5], True)
+    (tmp_path / ".step_00000003.safetensors.abc.tapray-tmp").write_bytes(b"x")
+    path = tmp_path / "step_00000002.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    assert steps(checkpoints) == [1]
+
+
+def test_without_an_epoch_there_is_no_best(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, 1)
+    assert checkpoints.latest() is None
+    checkpoints.save({"x": torch.zeros(1)}, 5, [], False)
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        checkpoints.best()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a file system cannot be mounted here (needs root)")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_leaves_what_is_there(small_disk: Path) -> None:
+    checkpoints = Checkpoints(small_disk, 1)
+    assert checkpoints.save({"x": torch.zeros(1_600_000)}, 1, [0.5], True)
+    assert not checkpoints.save({"x": torch.zeros(3_200_000)}, 2, [0.5, 0.6], True)
+    assert [path.name for path in small_disk.iterdir()] == ["step_00000001.safetensors"]
+    assert checkpoints.save({"x": torch.zeros(1_600_000)}, 3, [0.5, 0.6, 0.7], True)
+    assert steps(checkpoints) == [3]
