@@ -33,7 +33,9 @@ Study = Annotated[Path, typer.Argument(help="Study configuration (YAML).")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default: the study's own, or runs/NAME.")]
 Force = Annotated[list[str] | None, typer.Option(help="Redo this stage and what follows (repeatable).")]
 Axes = Annotated[str | None, typer.Option(help="Axes of the file, a letter each, for example TCYX.")]
-Channel = Annotated[int | None, typer.Option(help="Channel, where there are several: 0, 1...")]
+Channel = Annotated[
+    list[int] | None, typer.Option(help="Channel, of several: 0, 1... (repeatable: seen together).")
+]
 Plane = Annotated[int | None, typer.Option(help="Plane of a z-stack: 0, 1...")]
 Progress = Annotated[str, typer.Option(help="rich, quiet or json (one JSON object a line).")]
 
@@ -229,14 +231,16 @@ def _located(text: str) -> Path:
         raise UserError(str(error)) from None
 
 
-def _reading(axes: str | None, channel: int | None, plane: int | None) -> Reading:
+def _reading(axes: str | None, channel: list[int] | None, plane: int | None) -> Reading:
     from pydantic import ValidationError
 
     from tapray.configfile import one_line
     from tapray.entries import Reading
 
     try:
-        return Reading(axes=axes, channel=channel, plane=plane)
+        several = tuple(channel or ())
+        one = several[0] if len(several) == 1 else several or None
+        return Reading(axes=axes, channel=one, plane=plane)
     except ValidationError as error:
         raise UserError(one_line(error)) from None
 

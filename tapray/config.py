@@ -214,6 +214,10 @@ class RayConfig(Section):
         return given if isinstance(given, tuple) else (given, given)
 
 
+def _channels(movie: MovieEntry) -> int:
+    return len(movie.channel) if isinstance(movie.channel, tuple) else 1
+
+
 class JobConfig(Section):
     """The whole job: movies -> crops -> pretrain -> features -> study -> report."""
 
@@ -234,12 +238,19 @@ class JobConfig(Section):
     def _one_source(self) -> Self:
         if bool(self.movies) + (self.collection is not None) + (self.simulate is not None) != 1:
             raise ValueError("give one of 'movies', 'collection' and 'simulate'")
+        if len({_channels(movie) for movie in self.movies}) > 1:
+            raise ValueError("movies: some have more channels than others; name as many in each")
         least, most = self.ray.workers
         if most < least:
             raise ValueError("ray.train_workers: the most are fewer than the least")
         if self.pretrain.batch < 2 * most * self.pretrain.accumulate:
             raise ValueError("pretrain.batch must give each of ray.train_workers two crop pairs at a time")
         return self
+
+    @property
+    def channels(self) -> int:
+        """Of a frame that the nets see."""
+        return max((_channels(movie) for movie in self.movies), default=1)
 
     @property
     def deltas(self) -> tuple[int, ...]:

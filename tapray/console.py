@@ -123,7 +123,8 @@ class Reporter:
     def table(self, rich_table: Table) -> None:
         """A table; in JSON its title, columns and rows of text."""
         headers = [str(column.header) for column in rich_table.columns]
-        rows = zip(*(map(str, column.cells) for column in rich_table.columns), strict=True)
+        columns = (column.cells for column in rich_table.columns)
+        rows = zip(*([Text.from_markup(str(cell)).plain for cell in cells] for cells in columns), strict=True)
         record = {"title": str(rich_table.title or ""), "columns": headers, "rows": list(rows)}
         self._tell("table", rich_table, record)
 

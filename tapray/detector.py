@@ -49,10 +49,12 @@ def save_model(config: JobConfig, found: Results, study: Path, pretrained: Path,
     with atomic_folder(folder) as beside:
         draw = int(run["seed"]) % draws(Init(init), config.study.random_draws)
         if Init(init).frozen:
-            save_tap(build_encoder(Init(init), draw, config.pretrain.preset, pretrained), beside / "encoder")
+            preset = config.pretrain.preset
+            save_tap(build_encoder(Init(init), draw, preset, config.channels, pretrained), beside / "encoder")
         else:
             shutil.copytree(source, beside / "encoder", ignore=shutil.ignore_patterns("head.*"))
-            (beside / "encoder" / "tap.json").write_text(json.dumps({"preset": config.pretrain.preset}))
+            told = {"preset": config.pretrain.preset, "channels": config.channels}
+            (beside / "encoder" / "tap.json").write_text(json.dumps(told))
         shutil.copy(source / "head.safetensors", beside / "head.safetensors")
         facts = {"init": init, "head": head, "budget": int(run["budget"]), "seed": int(run["seed"])}
         scores = {"val_ap": run["val_ap"], "test_ap": run["ap"]}
@@ -79,7 +81,7 @@ def load_model(folder: Path) -> Detector:
         crops = CropConfig.model_validate(facts["crops"])
         encoder = load_tap(folder / "encoder")
         freeze(encoder)
-        side = encoder.backbone(torch.zeros(1, 1, crops.size, crops.size)).shape[-1]
+        side = encoder.backbone(torch.zeros(1, encoder.channels, crops.size, crops.size)).shape[-1]
         head = build_head(HeadKind(facts["head"]), FEATURES, side, crops.classes, 0.0, torch.Generator())
         head.load_state_dict(load_file(folder / "head.safetensors"))
         calibration = Calibration(float(facts["temperature"]), tuple(float(b) for b in facts["bias"]))

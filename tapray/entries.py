@@ -6,9 +6,9 @@ This module imports neither torch nor ray. Lengths are in pixels, times in frame
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from tapray.locations import Location
 
@@ -51,14 +51,24 @@ class Annotation(Section):
     pixel_tolerance: float = Field(0, ge=0)  # and so far away; no negative is taken there
 
 
+Channel = Annotated[int, Field(ge=0)]
+
+
 class Reading(Section):
     """What the user says of a file where it says nothing, or wrongly."""
 
     axes: str | None = Field(None, pattern=r"^[TCZYXSQ]+$")  # a letter a dimension, overrides the file's
-    channel: int | None = Field(None, ge=0)  # needed where there are several
+    # needed where there are several; a list of several: seen together
+    channel: Channel | Annotated[tuple[Channel, ...], Field(min_length=2)] | None = None
     plane: int | None = Field(None, ge=0)  # of a z-stack, needed where there are several
     pixel_size: float | None = Field(None, gt=0)  # micrometres; None: what the file says
     frame_interval: float | None = Field(None, gt=0)  # seconds; None: what the file says
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        if isinstance(self.channel, tuple) and len(set(self.channel)) < len(self.channel):
+            raise ValueError("channel names one twice")
+        return self
 
 
 class MovieEntry(Reading):

@@ -17,6 +17,7 @@ from tapray.console import Reporter
 from tapray.crops.normalise import frame_ranges
 from tapray.data import ctc
 from tapray.data.annotations import Places, open_instance_masks, read_places
+from tapray.data.axes import Pick
 from tapray.data.movies import Movie, open_movie
 from tapray.data.places import LABELS
 from tapray.entries import MovieEntry, Reading
@@ -72,7 +73,7 @@ def look(entry: MovieEntry) -> Seen:
     annotated = len(entry.annotations) > (masks is not None)
     places = read_places(entry, movie) if annotated else None
     frames = np.unique(np.linspace(0, movie.shape[0] - 1, min(movie.shape[0], SAMPLE)).astype(np.int64))
-    ranges = np.concatenate([frame_ranges(movie.read(int(t), int(t) + 1), "linear") for t in frames])
+    ranges = np.concatenate([frame_ranges(movie.grey(int(t))[None], "linear") for t in frames])
     return Seen(movie, places, masks is not None, frames, ranges)
 
 
@@ -100,7 +101,7 @@ def _pixels(movie: Movie) -> dict[str, object]:
     header, layout = movie.header, movie.layout
     frames, height, width = movie.shape
     picked = [
-        f"{'plane' if axis == 'Z' else 'channel'} {pick} of {n}"
+        f"{'plane' if axis == 'Z' else 'channel'} {_numbers(pick)} of {n}"
         for axis, pick, n in zip(layout.axes, layout.picks, header.shape, strict=True)
         if pick is not None and n > 1
     ]
@@ -112,10 +113,14 @@ def _pixels(movie: Movie) -> dict[str, object]:
         "frames": frames,
         "height x width": f"{height} x {width} px",
         "type": movie.dtype,
-        "bytes of pixels": f"{frames * height * width * movie.dtype.itemsize:,}",
+        "bytes of pixels": f"{frames * height * width * movie.channels * movie.dtype.itemsize:,}",
         "pixel size": f"{size:g} um" if size else "unknown (set pixel_size)",
         "frame interval": f"{interval:g} s" if interval else "unknown (set frame_interval)",
     }
+
+
+def _numbers(pick: Pick) -> str:
+    return " and ".join(map(str, pick)) if isinstance(pick, tuple) else str(pick)
 
 
 def _intensities(seen: Seen) -> dict[str, object]:

@@ -47,7 +47,7 @@ def run_job(
             raise UserError(what, where="--force", todo=todo)
     build_backbone(config.pretrain.preset)  # an unknown name is found before anything is written
     if config.pretrain.weights is not None:
-        given_weights(config.pretrain.weights, config.pretrain.preset)
+        given_weights(config.pretrain.weights, config.pretrain.preset, config.channels)
     folder, keys = RunFolder(config.out), _keys(config)
     given = None
     if config.simulate is None and ("shard" in force or not folder.is_done("shard", keys["shard"])):

@@ -46,6 +46,9 @@ def predict(
         UserError: the movie is too short or too small for the model's crops, or `out` cannot be written to.
     """
     crops, (frames, height, width) = detector.crops, movie.shape
+    if movie.channels != (sees := detector.encoder.channels):
+        what = f"has {movie.channels} channel(s), the model sees {sees}"
+        raise UserError(what, where=movie.path, todo="name the channels with --channel")
     if frames <= crops.delta or min(height, width) < crops.size:
         raise UserError(
             f"{frames} frames of {height} x {width} px cannot hold a crop pair of {crops.size} px",
@@ -113,10 +116,13 @@ def _frame_pairs(
     for t in range(region.start, region.stop):
         frame = movie.read(t, t + 1)
         flat = normalise(frame, frame_ranges(frame, crops.intensity), crops.intensity)[0]
-        flat = flat[region.top : region.bottom, region.left : region.right]
-        flat = np.pad(flat, (before, crops.size - before), mode="reflect")
-        windows = sliding_window_view(flat, (crops.size, crops.size))[rows][:, columns]
-        windows = windows.reshape(-1, 1, crops.size, crops.size)
+        flat = flat[..., region.top : region.bottom, region.left : region.right]
+        sides = [(0, 0)] * (flat.ndim - 2) + [(before, crops.size - before)] * 2
+        windows = sliding_window_view(
+            np.pad(flat, sides, mode="reflect"), (crops.size, crops.size), axis=(-2, -1)
+        )
+        windows = windows[..., rows[:, None], columns, :, :]
+        windows = np.moveaxis(windows, (-4, -3), (0, 1)).reshape(-1, 1, *flat.shape[:-2], *windows.shape[-2:])
         kept[t] = in_batches(lambda x: detector.encoder.features(x).squeeze(1).half(), windows)
         if (first := t - crops.delta) in kept:
             both = torch.stack([kept.pop(first), kept[t]], dim=1)

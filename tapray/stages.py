@@ -87,7 +87,7 @@ def pretrain(job: Job) -> dict[str, Any]:
     if config.pretrain.weights is None:
         net = _train(job, regions, frames, run_id)
     else:
-        net = given_weights(config.pretrain.weights, config.pretrain.preset)
+        net = given_weights(config.pretrain.weights, config.pretrain.preset, config.channels)
         atomic_write(target / "log.jsonl", "")  # nothing was learned here
     accuracy = arrow_accuracy(config, net, regions[Role.TEST], frames)
     shutil.rmtree(frames)
@@ -117,14 +117,7 @@ def _train(job: Job, regions: dict[Role, list[Region]], frames: Path, run_id: st
     settings, folder = config.pretrain, target / "checkpoints" / job.keys["pretrain"][:12]
     stream = open_stream(frames, regions[Role.VAL], config, settings.sampler, config.seed)
     saved = Checkpoints(folder, settings.keep_checkpoints)
-    pictures = Pictures(
-        stream,
-        settings.preset,
-        settings.steps_per_epoch,
-        settings.pictures_every,
-        saved,
-        target / "attribution",
-    )
+    pictures = Pictures(stream, settings, config.channels, saved, target / "attribution")
     live = job.tracker.live(run_id)
 
     def show(record: dict[str, Any]) -> None:

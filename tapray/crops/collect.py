@@ -110,7 +110,7 @@ class Inputs:
         masks = open_instance_masks(entry, self.movies[entry.name])
         if masks is not None:
             return lambda t: masks.read(t, t + 1)[0] > 0
-        return lambda t: bright(self.movies[entry.name].read(t, t + 1)[0])
+        return lambda t: bright(self.movies[entry.name].grey(t))
 
     def manifest(self, shards: list[dict[str, Any]], audited: dict[str, float]) -> dict[str, Any]:
         """What was cropped, from where, with which labels and splits.

@@ -36,7 +36,8 @@ class Source:
 
     All arrays may be memory maps of files, so that a movie need not fit into memory.
 
-    frames: (T, H, W) raw pixels of the region; ranges: (T, 2) percentiles of the whole frames;
+    frames: (T, H, W) or (T, C, H, W) raw pixels of the region; ranges: (T, 2) or (T, C, 2)
+    percentiles of the whole frames;
     pairs: (P,) rising up to 1, the share of the weight up to and with each sequence;
     places: (P, gy * gx) float32, rising up to 1 within each sequence, likewise by place.
     """
@@ -71,19 +72,21 @@ class CropStream:
             src = self.sources[index]
             t, place = _draw(src, u[rows])
             corner = np.stack(np.unravel_index(place, src.grid), axis=1) * STRIDE + shift[rows]
-            corner = np.clip(corner, 0, np.array(src.frames.shape[1:]) - self.size)
+            corner = np.clip(corner, 0, np.array(src.frames.shape[-2:]) - self.size)
             out[rows] = np.column_stack([source[rows], t, corner])
         return out
 
     def cut(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Normalised crops (B, S, size, size) float32 at `positions` (B, 4)."""
-        out = np.empty((len(positions), self.frames, self.size, self.size), dtype=np.float32)
+        """Normalised crops (B, S, size, size) or (B, S, C, size, size) float32 at `positions` (B, 4)."""
+        channels = self.sources[0].frames.shape[1:-2]
+        out = np.empty((len(positions), self.frames, *channels, self.size, self.size), dtype=np.float32)
         for index in np.unique(positions[:, 0]):
             rows = np.flatnonzero(positions[:, 0] == index)
             src = self.sources[index]
-            windows = sliding_window_view(src.frames, (self.size, self.size), axis=(1, 2))
+            windows = sliding_window_view(src.frames, (self.size, self.size), axis=(-2, -1))
             t = positions[rows, 1, None] + src.delta * np.arange(self.frames)
-            raw = windows[t, positions[rows, 2, None], positions[rows, 3, None]]
+            every = [slice(None)] * len(channels)
+            raw = windows[(t, *every, positions[rows, 2, None], positions[rows, 3, None])]
             out[rows] = normalise(raw, src.ranges[t], self.intensity)
         return out
 

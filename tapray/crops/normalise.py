@@ -14,22 +14,24 @@ def frame_ranges(frames: NDArray[np.generic], intensity: str) -> NDArray[np.floa
     """The 1 and 99.8 percentiles of each frame, after the intensity transform.
 
     Args:
-        frames: (T, H, W), any real type.
+        frames: (T, ..., H, W), any real type; each image (H, W) by itself.
         intensity: "linear", or "sqrt" which evens out Poisson noise and bright nuclei.
 
     Returns:
-        (T, 2) float32: low, high with high > low. Where fewer than 0.2 % of the pixels differ
+        (T, ..., 2) float32: low, high with high > low. Where fewer than 0.2 % of the pixels differ
         from the ground, high is the brightest pixel; of a frame without contrast it is low + 1.
     """
-    last = frames[0].size - 1
+    images = frames.reshape(-1, *frames.shape[-2:])
+    last = images[0].size - 1
     at = np.array(PERCENTILES) / 100 * last
     below = np.floor(at).astype(np.int64)
     ranks = np.concatenate([below, np.minimum(below + 1, last), [last]])
     # The transform keeps the order, so only the pixels of these ranks need it.
-    found = transform(np.stack([_ranked(frame, ranks) for frame in frames]), intensity).astype(np.float64)
+    found = transform(np.stack([_ranked(image, ranks) for image in images]), intensity).astype(np.float64)
     low, high = (found[:, :2] + (found[:, 2:4] - found[:, :2]) * (at - below)).T
     high = np.where(high > low, high, found[:, 4])
-    return np.stack([low, np.where(high > low, high, low + 1)], axis=1).astype(np.float32)
+    ranges = np.stack([low, np.where(high > low, high, low + 1)], axis=1).astype(np.float32)
+    return ranges.reshape(*frames.shape[:-2], 2)
 
 
 def _ranked(frame: NDArray[Any], ranks: NDArray[np.int64]) -> NDArray[Any]:

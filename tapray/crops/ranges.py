@@ -56,19 +56,20 @@ def task_cuts(ranges: int, cpus: int) -> list[int]:
 def bytes_per_frame(movie: Movie, crops: float, config: CropConfig) -> int:
     """Bytes that a frame takes in memory with so many crop pairs."""
     _, height, width = movie.shape
-    return int((height * width + 2 * crops * config.size**2) * movie.dtype.itemsize)
+    pixels = (height * width + 2 * crops * config.size**2) * movie.channels
+    return int(pixels * movie.dtype.itemsize)
 
 
 def read_ranges(
     movies: Mapping[str, Movie], ranges: Iterable[FrameRange]
 ) -> Iterator[tuple[FrameRange, NDArray[Any]]]:
-    """The frames (n, h, w) of each range; those that it shares with the range before are read once."""
+    """The frames (n, ..., h, w) of each range; those that it shares with the range before are read once."""
     before, kept = None, np.empty(0)
     for item in ranges:
         r, movie = item.region, movies[item.region.movie]
         follows = before is not None and before.region == r and before.stop == item.start
         first = before.end if follows and before else item.start
-        frames = movie.read(first, item.end)[:, r.top : r.bottom, r.left : r.right]
+        frames = movie.read(first, item.end)[..., r.top : r.bottom, r.left : r.right]
         frames = np.concatenate([kept, frames]) if first > item.start else frames
         yield item, frames
         before, kept = item, frames[item.stop - item.start :].copy()

@@ -26,8 +26,8 @@ def grid_shape(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def smooth(frame: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A normalised frame (H, W) without noise and sub-pixel drift, as `score_pair` compares it."""
-    out: NDArray[np.float32] = gaussian_filter(frame, 2.0, mode="nearest")
+    """A normalised frame (..., H, W) without noise and sub-pixel drift, as `score_pair` compares it."""
+    out: NDArray[np.float32] = gaussian_filter(frame, 2.0, mode="nearest", axes=(-2, -1))
     return out
 
 
@@ -36,15 +36,19 @@ def score_pair(first: NDArray[np.float32], second: NDArray[np.float32], size: in
 
     Change is the mean squared difference within the central two thirds of the crop, so that
     what changes is not cut off at its border, after the second frame was matched to the first
-    in mean and spread (bleaching, lamp flicker).
+    in mean and spread (bleaching, lamp flicker). Of several channels it is the mean over them.
 
     Args:
-        first, second: (H, W) normalised frames, smoothed by `smooth`.
+        first, second: (H, W) or (C, H, W) normalised frames, smoothed by `smooth`.
 
     Returns:
         (2, gy, gx) float32: change and brightness; place (i, j) is the crop whose top-left pixel
         is (i * STRIDE, j * STRIDE).
     """
+    if first.ndim == 3:
+        each = [score_pair(a, b, size) for a, b in zip(first, second, strict=True)]
+        mean: NDArray[np.float32] = np.mean(each, axis=0)
+        return mean
     b = (second - second.mean()) * (first.std() / max(float(second.std()), 1e-6)) + first.mean()
     return np.stack([_inner_mean((b - first) ** 2, size), _inner_mean((first + b) / 2, size)])
 

@@ -26,9 +26,11 @@ CUT_COLUMNS = ["crop_id", "t", "delta", "y", "x"]  # of the index: what cutting 
 
 
 def cut_crops(frames: NDArray[Any], crops: pd.DataFrame, first: int, size: int) -> NDArray[Any]:
-    """Raw crop pairs (N, 2, size, size) of `crops` (t, delta, y, x); frames[0] is frame `first`."""
-    windows = sliding_window_view(frames, (size, size), axis=(1, 2))
-    cut: NDArray[Any] = windows[_times(crops) - first, crops[["y"]].to_numpy(), crops[["x"]].to_numpy()]
+    """Raw crop pairs (N, 2, ..., size, size) of `crops` (t, delta, y, x); frames[0] is frame `first`."""
+    windows = sliding_window_view(frames, (size, size), axis=(-2, -1))
+    channels = [slice(None)] * (frames.ndim - 3)
+    at: Any = (_times(crops) - first, *channels, crops[["y"]].to_numpy(), crops[["x"]].to_numpy())
+    cut: NDArray[Any] = windows[at]
     return cut
 
 
@@ -44,12 +46,12 @@ def make_shard(
     """The crops whose pair starts in frames [first, first + own), and the facts of these frames.
 
     Args:
-        frames: (n, H, W), the own frames and the up to delta frames after them.
+        frames: (n, H, W) or (n, C, H, W), the own frames and the up to delta frames after them.
         crops: rows of the index, with crop_id, t, delta, y, x.
 
     Returns:
         crops table (crop_id, ranges (2, 2), pixels (2, size, size)) and frames table (movie, t,
-        low, high).
+        low, high); of several channels ranges (2, C, 2), pixels (2, C, size, size), low and high (C,).
     """
     ranges = frame_ranges(frames, config.intensity)
     crop_table = pa.table(
@@ -63,11 +65,15 @@ def make_shard(
         {
             "movie": pa.array([movie] * own),
             "t": pa.array(np.arange(first, first + own)),
-            "low": pa.array(ranges[:own, 0]),
-            "high": pa.array(ranges[:own, 1]),
+            "low": _column(ranges[:own, ..., 0]),
+            "high": _column(ranges[:own, ..., 1]),
         }
     )
     return crop_table, frame_table
+
+
+def _column(values: NDArray[Any]) -> pa.Array:
+    return pa.array(values) if values.ndim == 1 else tensor_column(values)
 
 
 def tensor_column(values: NDArray[Any]) -> pa.ExtensionArray:
@@ -76,6 +82,12 @@ def tensor_column(values: NDArray[Any]) -> pa.ExtensionArray:
         return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
     kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(values.dtype), values.shape[1:])
     return pa.ExtensionArray.from_storage(kind, pa.array([], type=kind.storage_type))
+
+
+def _values(array: pa.Array) -> NDArray[Any]:
+    tensor = isinstance(array, pa.FixedShapeTensorArray)
+    values: NDArray[Any] = array.to_numpy_ndarray() if tensor else array.to_numpy()
+    return values
 
 
 def write_table(table: pa.Table, path: Path) -> int:
@@ -134,8 +146,10 @@ class ShardReader:
         return sum(path.stat().st_size for path in paths if path.exists())
 
     def ranges(self, movie: str) -> NDArray[np.float32]:
-        """(T, 2) low and high percentile of each frame of a movie."""
+        """(T, 2) or (T, C, 2), low and high percentile of each frame of a movie."""
         paths = sorted(self.folder.glob("frames-*.parquet"))
         parts = [pq.read_table(path, filters=[("movie", "=", movie)]) for path in paths]
-        table = pa.concat_tables(parts).sort_by("t")
-        return np.stack([table["low"].to_numpy(), table["high"].to_numpy()], axis=1)
+        table = pa.concat_tables(parts).combine_chunks()
+        order = np.argsort(table["t"].to_numpy())  # Arrow does not sort tensors
+        low, high = (_values(table[name].chunk(0)) for name in ("low", "high"))
+        return np.stack([low, high], axis=-1)[order]

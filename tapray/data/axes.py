@@ -4,31 +4,55 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from tapray.data.formats.base import Header
 from tapray.entries import Reading
 from tapray.errors import UserError
 
+Pick = int | tuple[int, ...] | None
+
 
 @dataclass(frozen=True)
 class Layout:
-    """How a movie (T, Y, X) lies in the array of its file.
+    """How a movie (T, Y, X), or of several channels (T, C, Y, X), lies in the array of its file.
 
     axes: a letter for each axis of the file, as understood; picks: for each axis the index that is taken,
-    None for T, Y and X; order: where T, Y and X are among the axes that are left.
+    or several, None for T, Y and X; order: where T, C, Y and X are among the axes that are left.
     """
 
     axes: str
-    picks: tuple[int | None, ...]
-    order: tuple[int, int, int]
+    picks: tuple[Pick, ...]
+    order: tuple[int, ...]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Those that are taken, where there are several."""
+        return next((pick for pick in self.picks if isinstance(pick, tuple)), ())
 
     def index(self, start: int, stop: int) -> tuple[int | slice, ...]:
-        """Of frames [start, stop) in the array of the file."""
-        frames = slice(start, stop)
-        every = zip(self.axes, self.picks, strict=True)
+        """Of frames [start, stop) in the array of the file; of several channels, those from first to last."""
         return tuple(
-            pick if pick is not None else frames if axis == "T" else slice(None) for axis, pick in every
+            slice(start, stop) if axis == "T" else _extent(pick)
+            for axis, pick in zip(self.axes, self.picks, strict=True)
         )
+
+    def arrange(self, block: NDArray[Any]) -> NDArray[Any]:
+        """What lies at `index` as (n, Y, X) or (n, C, Y, X)."""
+        if block.ndim != len(self.order):
+            return block
+        frames = block.transpose(self.order)
+        if not self.channels:
+            return frames
+        return frames[:, [channel - min(self.channels) for channel in self.channels]]
+
+
+def _extent(pick: Pick) -> int | slice:
+    if isinstance(pick, tuple):
+        return slice(min(pick), max(pick) + 1)
+    return slice(None) if pick is None else pick
 
 
 def lay_out(header: Header, reading: Reading, where: Path) -> Layout:
@@ -41,7 +65,7 @@ def lay_out(header: Header, reading: Reading, where: Path) -> Layout:
     axes = _named(header, reading.axes, where) if reading.axes else _guessed(header, reading, where)
     wanted = {"C": reading.channel, "S": reading.channel, "Z": reading.plane}
     words = {"C": "channel", "S": "channel", "Z": "plane"}
-    picks: list[int | None] = []
+    picks: list[Pick] = []
     for axis, n in zip(axes, header.shape, strict=True):
         if axis in "TYX":
             picks.append(None)
@@ -56,15 +80,22 @@ def lay_out(header: Header, reading: Reading, where: Path) -> Layout:
         several = any(axis in letters and n > 1 for axis, n in zip(axes, header.shape, strict=True))
         if value and not several:
             raise UserError(f"has no {word} {value}, it has one", where=where, todo=f"leave {word} out")
-    left = [axis for axis, pick in zip(axes, picks, strict=True) if pick is None]
-    t, y, x = (left.index(axis) for axis in "TYX")
-    return Layout(axes, tuple(picks), (t, y, x))
+    left = ["C" if pick is not None else axis for axis, pick in zip(axes, picks, strict=True) if _kept(pick)]
+    order = tuple(left.index(axis) for axis in "TCYX" if axis in left)
+    return Layout(axes, tuple(picks), order)
 
 
-def _picked(value: int | None, n: int, word: str, where: Path) -> int:
-    if value is None or value >= n:
-        what = f"has {n} {word}s" if value is None else f"has no {word} {value}"
-        raise UserError(what, where=where, todo=f"give {word}: a number from 0 to {n - 1}")
+def _kept(pick: Pick) -> bool:
+    """Whether the axis is still there after picking."""
+    return pick is None or isinstance(pick, tuple)
+
+
+def _picked(value: Pick, n: int, word: str, where: Path) -> Pick:
+    given = value if isinstance(value, tuple) else (value,)
+    for number in given:
+        if number is None or number >= n:
+            what = f"has {n} {word}s" if number is None else f"has no {word} {number}"
+            raise UserError(what, where=where, todo=f"give {word}: a number from 0 to {n - 1}")
     return value
 
 

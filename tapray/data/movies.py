@@ -24,7 +24,7 @@ _AS_IS = Reading()
 
 @dataclass(frozen=True)
 class Movie:
-    """A movie of one channel and plane: shape (T, Y, X) in frames and pixels; uint8, uint16 or float32."""
+    """A movie of one plane: shape (T, Y, X) in frames and pixels; uint8, uint16 or float32."""
 
     name: str
     path: Path
@@ -36,8 +36,24 @@ class Movie:
     pixel_size: float | None = None  # micrometres
     frame_interval: float | None = None  # seconds
 
+    @property
+    def channels(self) -> int:
+        """How many are seen together."""
+        return max(1, len(self.layout.channels))
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(Y, X), or of several channels (C, Y, X)."""
+        lead = (self.channels,) if self.layout.channels else ()
+        return (*lead, *self.shape[1:])
+
+    def grey(self, t: int) -> NDArray[Any]:
+        """A frame (Y, X); of several channels their mean, float32."""
+        frame: NDArray[Any] = self.read(t, t + 1)[0]
+        return frame.mean(axis=0, dtype=np.float32) if self.layout.channels else frame
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Frames [start, stop) as (stop - start, Y, X) in the movie's own dtype; other frames stay unread.
+        """Frames [start, stop) as (stop - start, *frame_shape) in their own dtype; other frames stay unread.
 
         Raises UserError for a file that is damaged, has changed since it was opened or holds numbers that
         are not finite, IndexError for frames that the movie does not have.
@@ -45,18 +61,21 @@ class Movie:
         if not 0 <= start <= stop <= self.shape[0]:
             raise IndexError(f"frames {start}..{stop} of {self.shape[0]}")
         if start == stop:
-            return np.empty((0, *self.shape[1:]), self.dtype)
+            return np.empty((0, *self.frame_shape), self.dtype)
         index = self.layout.index(start, stop)
-        frames = FORMATS[self.format].read(self.path, self.header, index)
-        if frames.ndim == 3:
-            frames = frames.transpose(self.layout.order)
-        if frames.shape != (stop - start, *self.shape[1:]) or frames.dtype != self.dtype:
+        frames = self.layout.arrange(FORMATS[self.format].read(self.path, self.header, index))
+        if frames.shape != (stop - start, *self.frame_shape) or frames.dtype != self.dtype:
             raise UserError("has changed since it was opened", where=self.path)
-        if self.dtype.kind == "f" and not (fine := np.isfinite(frames).all(axis=(1, 2))).all():
+        if self.dtype.kind == "f":
+            self._check_finite(frames, start)
+        return frames
+
+    def _check_finite(self, frames: NDArray[Any], start: int) -> None:
+        fine = np.isfinite(frames).reshape(len(frames), -1).all(axis=1)
+        if not fine.all():
             at = start + int(np.flatnonzero(~fine)[0])
             todo = "replace NaN and infinite pixels"
             raise UserError(f"frame {at} holds pixels that are not finite", where=self.path, todo=todo)
-        return frames
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the bytes of the files in order, whatever their names and place.

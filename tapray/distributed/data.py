@@ -53,7 +53,8 @@ class MovieDatasource(ray.data.Datasource):
     def _bytes(self, item: FrameRange) -> int:
         r = item.region
         pixels = (item.end - item.start) * (r.bottom - r.top) * (r.right - r.left)
-        return pixels * self._movies[r.movie].dtype.itemsize
+        movie = self._movies[r.movie]
+        return pixels * movie.channels * movie.dtype.itemsize
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
@@ -176,7 +177,8 @@ def write_frames(
     for region, target in folders.items():
         limits = reader.ranges(region.movie)[region.start : region.stop]
         store.create(target, region, movies[region.movie].dtype, limits, config)
-    sizes = [(r.bottom - r.top) * (r.right - r.left) * 4 for r in regions]  # scores are made in float32
+    areas = [(r.bottom - r.top) * (r.right - r.left) for r in regions]
+    sizes = [4 * area * movies[r.movie].channels for r, area in zip(regions, areas, strict=True)]  # float32
     ranges = frame_ranges(regions, sizes, max(config.deltas))
 
     def work(part: int, frames: NDArray[Any]) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class Embed:
         study = self.config.study
         self.nets: dict[str, TapNet] = {}
         for init, draw in frozen_encoders(study.inits, study.random_draws):
-            net = build_encoder(init, draw, self.config.pretrain.preset, Path(model))
+            preset, channels = self.config.pretrain.preset, self.config.channels
+            net = build_encoder(init, draw, preset, channels, Path(model))
             freeze(net)
             self.nets[encoder_name(init, draw)] = net
 

@@ -77,7 +77,7 @@ def pretrain(
     with reporter.follow(log, "pretrain", total, "step", on_record), interruptible(), terminable(stop):
         trainer.fit()
     best = Checkpoints(folder, config.pretrain.keep_checkpoints).best()
-    return trained(best.tensors(), config.pretrain.preset)
+    return trained(best.tensors(), config.pretrain.preset, config.channels)
 
 
 def _check_resources(config: JobConfig) -> None:
@@ -107,7 +107,7 @@ def _train_worker(loop: dict[str, Any]) -> None:
         )
         for part in loop["regions"]
     )
-    trainer = Trainer(config.pretrain, config.seed, device, ray.train.torch.prepare_model)
+    trainer = Trainer(config.pretrain, config.seed, config.channels, device, ray.train.torch.prepare_model)
     checkpoints = Checkpoints(folder, config.pretrain.keep_checkpoints)
     run(trainer, train, val, checkpoints, Path(loop["log"]), team)
 

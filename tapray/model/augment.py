@@ -15,15 +15,17 @@ def augment(pairs: Tensor, mode: str, generator: torch.Generator) -> Tensor:
     """Augments crops of S frames.
 
     Args:
-        pairs: (B, S, H, W) float32 with H = W, on the generator's device.
+        pairs: (B, S, H, W) or (B, S, C, H, W) float32 with H = W, on the generator's device.
         mode: "none"; "light": flips, quarter turns and intensity; "paper": flips, rotation by any
             angle, scale 0.8-1.25, small independent shift and scale per frame, elastic
             deformation, noise, intensity (arXiv 2411.03924, section 3; each with probability 1/2).
     """
     if mode == "none":
         return pairs
-    pairs = _resample(pairs, generator) if mode == "paper" else _dihedral(pairs, generator)
-    return _intensity(pairs, generator, noise=mode == "paper")
+    planes = pairs.flatten(1, -3)  # frames, or channels of frames
+    frames = pairs.shape[1]
+    planes = _resample(planes, frames, generator) if mode == "paper" else _dihedral(planes, generator)
+    return _intensity(planes, generator, noise=mode == "paper").view(pairs.shape)
 
 
 def roll(crops: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -47,10 +49,10 @@ def _dihedral(pairs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _intensity(pairs: Tensor, generator: torch.Generator, *, noise: bool) -> Tensor:
-    """Scale and shift, global and per frame, and uniform noise."""
-    batch, frames = pairs.shape[:2]
-    scale = 1 + _sometimes(batch, 1, 0.3, generator) + _sometimes(batch, frames, 0.1, generator)
-    shift = _sometimes(batch, 1, 0.2, generator) + _sometimes(batch, frames, 0.1, generator)
+    """Scale and shift, global and per plane, and uniform noise."""
+    batch, planes = pairs.shape[:2]
+    scale = 1 + _sometimes(batch, 1, 0.3, generator) + _sometimes(batch, planes, 0.1, generator)
+    shift = _sometimes(batch, 1, 0.2, generator) + _sometimes(batch, planes, 0.1, generator)
     pairs = pairs * scale[..., None, None] + shift[..., None, None]
     if noise:
         amount = _coin(batch, generator)[:, None, None, None] * 0.05
@@ -58,9 +60,12 @@ def _intensity(pairs: Tensor, generator: torch.Generator, *, noise: bool) -> Ten
     return pairs
 
 
-def _resample(pairs: Tensor, generator: torch.Generator) -> Tensor:
-    """All geometry composed into one grid, so that pixels are interpolated once."""
-    batch, frames, height, width = pairs.shape
+def _resample(pairs: Tensor, frames: int, generator: torch.Generator) -> Tensor:
+    """All geometry composed into one grid, so that pixels are interpolated once.
+
+    What moves single frames moves all channels of a frame alike.
+    """
+    batch, planes, height, width = pairs.shape
     angle = _sometimes(batch, 1, torch.pi, generator).squeeze(1)
     zoom = torch.exp(_sometimes(batch, 1, 0.223, generator).squeeze(1))  # 0.8 to 1.25
     flip = 1 - 2 * _coin(batch, generator).float()
@@ -75,7 +80,12 @@ def _resample(pairs: Tensor, generator: torch.Generator) -> Tensor:
     bend = bend * _coin(batch, generator)[:, None, None, None] * (10 * 2 / width)
     bend = F.interpolate(bend, size=(height, width), mode="bicubic", align_corners=True)
     grid = grid + bend.movedim(1, -1).repeat_interleave(frames, 0)
-    out = F.grid_sample(pairs.flatten(0, 1)[:, None], grid, padding_mode="reflection", align_corners=False)
+    out = F.grid_sample(
+        pairs.reshape(batch * frames, planes // frames, height, width),
+        grid,
+        padding_mode="reflection",
+        align_corners=False,
+    )
     return out.view_as(pairs)
 
 

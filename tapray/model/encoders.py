@@ -11,17 +11,17 @@ from tapray.model.tap import TapNet, initialise, initialise_paper
 from tapray.model.weights import load_tap
 
 
-def build_encoder(init: Init, draw: int, preset: str, model: Path) -> TapNet:
+def build_encoder(init: Init, draw: int, preset: str, channels: int, model: Path) -> TapNet:
     """The encoder an arm starts from.
 
     Args:
         draw: which of the independent random encoders; ignored for pretrained ones.
-        preset: network of the random encoders, the same as the pretrained one's.
+        preset, channels: network of the random encoders, the same as the pretrained one's.
         model: folder of the pretrained net.
     """
     if init in (Init.TAP, Init.FINE_TUNE):
         return load_tap(model)
-    net = TapNet(preset)
+    net = TapNet(preset, channels)
     generator = torch.Generator().manual_seed(1_000_003 * (draw + 1))
     (initialise_paper if init is Init.RANDOM_PAPER else initialise)(net, generator)
     return net

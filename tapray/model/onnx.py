@@ -15,7 +15,7 @@ from tapray.model.tap import TapNet, freeze
 
 
 def write_onnx(net: TapNet, path: Path) -> None:
-    """Writes the feature extractor of a net: `frames` (N, 1, H, W) float32, normalised as for training, to
+    """Writes the feature extractor of a net: `frames` (N, C, H, W) float32, normalised as for training, to
     `features` (N, 32, h, w).
 
     N, H and W are free, H and W multiples of 8 times the stem's stride: the file holds no padding.
@@ -26,7 +26,7 @@ def write_onnx(net: TapNet, path: Path) -> None:
     module = freeze(nn.Sequential(net.backbone, net.projection))  # as TapNet.features, for single frames
     step = net.backbone.divisor
     sides = {axis: step * torch.export.Dim(name, min=1) for axis, name in ((2, "rows"), (3, "columns"))}
-    example = torch.zeros(2, 1, 2 * step, 3 * step)
+    example = torch.zeros(2, net.channels, 2 * step, 3 * step)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of packages that are not needed
     try:
         with warnings.catch_warnings():

@@ -40,10 +40,10 @@ class TapNet(nn.Module):
     Source: arXiv 2305.05511, section 2; arXiv 2411.03924, section 2.1.
     """
 
-    def __init__(self, preset: str) -> None:
+    def __init__(self, preset: str, channels: int = 1) -> None:
         super().__init__()
-        self.preset = preset
-        self.backbone = build_backbone(preset)
+        self.preset, self.channels = preset, channels
+        self.backbone = build_backbone(preset, channels)
         self.projection = nn.Sequential(
             nn.Conv2d(self.backbone.out_channels, FEATURES, 1), nn.BatchNorm2d(FEATURES)
         )
@@ -54,12 +54,14 @@ class TapNet(nn.Module):
         """Dense features, frame by frame.
 
         Args:
-            pairs: (B, S, H, W) float32, normalised intensities of S frames.
+            pairs: (B, S, H, W) or, of several channels, (B, S, C, H, W) float32, normalised
+                intensities of S frames.
 
         Returns:
             (B, S, 32, h, w) float32; h, w are H, W divided by the stem's stride.
         """
-        x: Tensor = self.projection(self.backbone(pairs.flatten(0, 1).unsqueeze(1)))
+        frames = pairs.flatten(0, 1)
+        x: Tensor = self.projection(self.backbone(frames if frames.dim() == 4 else frames.unsqueeze(1)))
         return x.view(*pairs.shape[:2], *x.shape[1:])
 
     def arrow_logits(self, features: Tensor) -> Tensor:
@@ -68,7 +70,7 @@ class TapNet(nn.Module):
         return x.flatten(1)
 
     def forward(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, H, W) -> arrow logits (B, S) and dense features (B, S, 32, h, w)."""
+        """(B, S, H, W) or (B, S, C, H, W) -> arrow logits (B, S) and dense features (B, S, 32, h, w)."""
         features = self.features(pairs)
         return self.arrow_logits(features), features
 

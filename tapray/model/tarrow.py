@@ -2,7 +2,7 @@
 
 Such a folder holds model_kwargs.yaml, which names the architecture, and model_state.pt. Of its architectures
 the published one is known here: backbone `unet`, projection `minimal_batchnorm`, symmetric head `minimal`,
-one channel, two frames (arXiv 2305.05511, section 2), which is the preset `unet-32`.
+two frames (arXiv 2305.05511, section 2), which is the preset `unet-32`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tapray.model.weights import load_tap
 PRESET = "unet-32"
 _ARCHITECTURE: dict[str, Any] = {
     **{"backbone": "unet", "projection_head": "minimal_batchnorm", "classification_head": "minimal"},
-    **{"symmetric": True, "n_frames": 2, "n_features": FEATURES, "n_input_channels": 1},
+    **{"symmetric": True, "n_frames": 2, "n_features": FEATURES},
 }
 _DEFAULTS: dict[str, Any] = {  # of the published code, for keys that a folder does not give
     **{"backbone": "unet", "projection_head": "minimal_batchnorm", "classification_head": "minimal"},
-    **{"symmetric": False, "n_frames": 2, "n_features": 16, "n_input_channels": 1},
+    **{"symmetric": False, "n_frames": 2, "n_features": 16},
 }
 # How the parts of a parameter's name are called here and there.
 _PARTS = [
@@ -66,7 +66,10 @@ def read_tarrow(folder: Path) -> TapNet:
         if (own := given.get(key, _DEFAULTS[key])) != value:
             todo = "only the published U-Net with its symmetric head can be read"
             raise UserError(f"{key} is {own!r}, not {value!r}", where=told, todo=todo)
-    net = TapNet(PRESET)
+    channels = given.get("n_input_channels", 1)
+    if not isinstance(channels, int) or channels < 1:
+        raise UserError(f"n_input_channels is {channels!r}, not {1!r} or more", where=told)
+    net = TapNet(PRESET, channels)
     names = {name: their_name(name) for name in net.state_dict()}
     if set(names.values()) != set(theirs):
         other = sorted(set(names.values()) ^ set(theirs))[0]
@@ -90,16 +93,18 @@ def read_net(folder: Path) -> TapNet:
     return load_tap(folder / "encoder" if (folder / "encoder").is_dir() else folder)
 
 
-def given_weights(folder: Path, preset: str) -> TapNet:
-    """`read_net`, of a net that must be of that preset.
+def given_weights(folder: Path, preset: str, channels: int) -> TapNet:
+    """`read_net`, of a net that must be of that preset and number of channels.
 
     Raises:
-        UserError: as `read_net` does, or it is of another preset.
+        UserError: as `read_net` does, or it is of others.
     """
     net = read_net(folder)
     if net.preset != preset:
         todo = f"set pretrain.preset: {net.preset}"
         raise UserError(f"is of preset '{net.preset}', not '{preset}'", where=folder, todo=todo)
+    if net.channels != channels:
+        raise UserError(f"sees {net.channels} channel(s), the movies have {channels}", where=folder)
     return net
 
 
@@ -114,5 +119,7 @@ def write_tarrow(net: TapNet, folder: Path) -> None:
         raise UserError(f"the published code knows no preset '{net.preset}'", where=folder, todo=todo)
     state = {their_name(name): value.detach().cpu() for name, value in net.state_dict().items()}
     with atomic_folder(folder) as beside:
-        (beside / "model_kwargs.yaml").write_text(yaml.safe_dump({**_ARCHITECTURE, "outdir": None}))
+        (beside / "model_kwargs.yaml").write_text(
+            yaml.safe_dump({**_ARCHITECTURE, "n_input_channels": net.channels, "outdir": None})
+        )
         torch.save(state, beside / "model_state.pt")

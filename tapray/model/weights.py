@@ -22,7 +22,7 @@ def save_tap(net: TapNet, folder: Path, **facts: Any) -> None:
     with atomic_folder(folder) as beside:
         save_file(_contiguous(net.state_dict()), beside / "tap.safetensors")
         (beside / "tap.json").write_text(
-            json.dumps({"preset": net.preset, **facts}, indent=1, sort_keys=True)
+            json.dumps({"preset": net.preset, "channels": net.channels, **facts}, indent=1, sort_keys=True)
         )
 
 
@@ -33,7 +33,8 @@ def load_tap(folder: Path) -> TapNet:
         UserError: the folder is not such a model, or its tensors do not fit.
     """
     try:
-        net = TapNet(json.loads((folder / "tap.json").read_text())["preset"])
+        told = json.loads((folder / "tap.json").read_text())
+        net = TapNet(told["preset"], told.get("channels", 1))
         net.load_state_dict(load_file(folder / "tap.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, UserError) as error:
         reason = str(error).partition("\n")[0]

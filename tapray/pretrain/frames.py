@@ -1,9 +1,10 @@
 """The frames that pretraining draws from, decoded once into files that every worker maps.
 
-A region's folder holds frames.npy (T, h, w) in the movie's own dtype, ranges.npy (T, 2) float32 and,
-per delta D, scores-D.npy (P, 2, gy, gx) float32 (see samplers.score_pair) and, per sampler,
-pairs-D-NAME.npy and places-D-NAME.npy (see draw.Source). Mapped files let a movie be larger than
-memory: the operating system keeps what is drawn, and workers of one machine share it.
+A region's folder holds frames.npy (T, h, w) in the movie's own dtype, ranges.npy (T, 2) float32 (of
+several channels (T, C, h, w) and (T, C, 2)) and, per delta D, scores-D.npy (P, 2, gy, gx) float32 (see
+samplers.score_pair) and, per sampler, pairs-D-NAME.npy and places-D-NAME.npy (see draw.Source). Mapped
+files let a movie be larger than memory: the operating system keeps what is drawn, and workers of one
+machine share it.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ def create(
     """Empty files for a region whose frames are of that dtype.
 
     Args:
-        ranges: (T, 2) percentiles of the region's frames.
+        ranges: (T, 2) or (T, C, 2) percentiles of the region's frames.
     """
     folder.mkdir(parents=True, exist_ok=True)
     n_frames, height, width = len(ranges), region.bottom - region.top, region.right - region.left
     grid = grid_shape(height, width, config.pretrain.size)
-    open_memmap(folder / "frames.npy", "w+", dtype, (n_frames, height, width))
+    open_memmap(folder / "frames.npy", "w+", dtype, (*ranges.shape[:-1], height, width))
     for delta in config.deltas:
         open_memmap(folder / f"scores-{delta}.npy", "w+", np.float32, (n_frames - delta, 2, *grid))
     np.save(folder / "ranges.npy", ranges)
@@ -47,7 +48,7 @@ def fill(folder: Path, first: int, frames: NDArray[Any], own: int, config: JobCo
     Calls for other frames may run at the same time, on any machine that shares the folder.
 
     Args:
-        frames: (n, h, w), the own frames and as many more as the largest delta, while there are any.
+        frames: (n, ..., h, w), the own frames and as many more as the largest delta, while there are any.
     """
     size, intensity = config.pretrain.size, config.crops.intensity
     _write(folder / "frames.npy", first, frames[:own])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from tapray.atomic import atomic_write
+from tapray.config import PretrainConfig
 from tapray.crops.draw import CropStream, Source
 from tapray.crops.normalise import normalise
 from tapray.crops.samplers import STRIDE
@@ -27,12 +28,11 @@ SIDE = 512  # pixels of the frames that are shown, at most
 
 @dataclass
 class Pictures:
-    """Draws a picture of every `every` epochs' checkpoint into `folder`, once each."""
+    """Draws a picture of every so many epochs' checkpoint into `folder`, once each."""
 
     stream: CropStream  # of the validation frames
-    preset: str
-    steps_per_epoch: int
-    every: int
+    config: PretrainConfig
+    channels: int
     checkpoints: Checkpoints
     folder: Path
 
@@ -40,9 +40,9 @@ class Pictures:
         """The new ones."""
         found = []
         for saved in self.checkpoints.all():
-            epoch = saved.step // self.steps_per_epoch
+            epoch = saved.step // self.config.steps_per_epoch
             path = self.folder / f"epoch_{epoch:04d}.png"
-            if saved.scored and epoch % self.every == 0 and not path.exists():
+            if saved.scored and epoch % self.config.pictures_every == 0 and not path.exists():
                 with suppress(OSError):  # newer checkpoints have taken its place meanwhile
                     self._draw(saved, path)
                     found.append(path)
@@ -50,12 +50,13 @@ class Pictures:
 
     def _draw(self, saved: Saved, path: Path) -> None:
         frames = most_changed(self.stream)
-        found = attribution(trained(saved.tensors(), self.preset), frames[None])[0]
+        net = trained(saved.tensors(), self.config.preset, self.channels)
+        found = attribution(net, frames[None])[0]
         figure = Figure(figsize=(3 * len(frames), 6), layout="constrained")
         axes = figure.subplots(2, len(frames))
         for number, frame in enumerate(frames):
             for row in axes[:, number]:
-                row.imshow(frame, cmap="gray", vmin=0, vmax=1)
+                row.imshow(frame if frame.ndim == 2 else frame.mean(axis=0), cmap="gray", vmin=0, vmax=1)
                 row.set_axis_off()
             axes[0, number].set_title(f"frame {number + 1}", fontsize=9)
             axes[1, number].imshow(found[number], cmap="magma", vmin=0, vmax=1, alpha=0.6)
@@ -71,7 +72,7 @@ def attribution(net: TapNet, crops: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Args:
         net: left in eval mode.
-        crops: (B, S, H, W), normalised, in order of time.
+        crops: (B, S, H, W) or (B, S, C, H, W), normalised, in order of time.
 
     Returns:
         (B, S, H, W), 0 where nothing speaks for the right order, at most 1 in each crop.
@@ -79,20 +80,21 @@ def attribution(net: TapNet, crops: NDArray[np.float32]) -> NDArray[np.float32]:
     net.eval()
     cam = LayerGradCam(lambda x: net(x)[0], net.projection)
     found = cam.attribute(torch.from_numpy(crops), target=0, relu_attributions=True)
-    found = F.interpolate(found.detach(), crops.shape[-2:], mode="bilinear").view(crops.shape)
+    found = F.interpolate(found.detach(), crops.shape[-2:], mode="bilinear")
+    found = found.view(*crops.shape[:2], *crops.shape[-2:])
     top = found.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
     values: NDArray[np.float32] = (found / top).numpy()
     return values
 
 
 def most_changed(stream: CropStream) -> NDArray[np.float32]:
-    """Frames (S, h, w), normalised, around the place of the first movie that the sampler weighs most."""
+    """Frames (S, ..., h, w), normalised, around the place of the first movie that the sampler weighs most."""
     source = stream.sources[0]
     pair = int(np.argmax(np.diff(source.pairs, prepend=0)))
     t = pair + source.delta * np.arange(stream.frames)
     frames = normalise(source.frames[t], source.ranges[t], stream.intensity)
     top, left = (max(0, min(at, full - SIDE)) for at, full in _window(source, pair, stream.size))
-    cut: NDArray[np.float32] = frames[:, top : top + SIDE, left : left + SIDE]
+    cut: NDArray[np.float32] = frames[..., top : top + SIDE, left : left + SIDE]
     return cut
 
 
@@ -100,4 +102,4 @@ def _window(source: Source, pair: int, size: int) -> list[tuple[int, int]]:
     """For y and x: where a window around the heaviest place begins, and how long the frame is."""
     place = int(np.argmax(np.diff(source.places[pair], prepend=0)))
     corner = np.array(np.unravel_index(place, source.grid)) * STRIDE + size // 2 - SIDE // 2
-    return list(zip(corner.tolist(), source.frames.shape[1:], strict=True))
+    return list(zip(corner.tolist(), source.frames.shape[-2:], strict=True))

@@ -25,6 +25,7 @@ class Trainer:
 
     Args:
         seed: of the initial weights.
+        channels: of a frame.
         wrap: makes the net train together with those of the other workers.
     """
 
@@ -32,12 +33,13 @@ class Trainer:
         self,
         config: PretrainConfig,
         seed: int,
+        channels: int = 1,
         device: torch.device | None = None,
         wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
     ) -> None:
         self.config, self.device = config, device or torch.device("cpu")
         self.step = 0  # steps done
-        self.net = TapNet(config.preset)
+        self.net = TapNet(config.preset, channels)
         initialise(self.net, torch.Generator().manual_seed(seed))
         if config.sync_batchnorm:
             synchronised(self.net)
@@ -127,8 +129,8 @@ def under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
-def trained(tensors: Mapping[str, Tensor], preset: str) -> TapNet:
+def trained(tensors: Mapping[str, Tensor], preset: str, channels: int) -> TapNet:
     """The net of a checkpoint, with averaged weights where it holds any."""
-    net = TapNet(preset)
+    net = TapNet(preset, channels)
     net.load_state_dict(under("ema.module", tensors) or under("net", tensors))
     return net

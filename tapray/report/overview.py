@@ -87,7 +87,7 @@ def _examples(table: pd.DataFrame | None) -> pd.DataFrame:
 
 def _cut(axes: Axes, movie: Movie, event: pd.Series, t: int) -> None:
     """The place of an event in one frame, with the disc that is taken as the event."""
-    frame = movie.read(t, t + 1)
+    frame = movie.grey(t)[None]
     y, x, reach = int(event["y"]), int(event["x"]), int(2 * event["radius"]) + 8
     top, left = max(y - reach, 0), max(x - reach, 0)
     flat = normalise(frame, frame_ranges(frame, "linear"), "linear")[0]
@@ -100,7 +100,7 @@ def _cut(axes: Axes, movie: Movie, event: pd.Series, t: int) -> None:
 
 
 def _panel(axes: Axes, movie: Movie, table: pd.DataFrame | None, t: int) -> None:
-    frame = movie.read(t, t + 1)
+    frame = movie.grey(t)[None]
     axes.imshow(normalise(frame, frame_ranges(frame, "linear"), "linear")[0], cmap="gray", vmin=0, vmax=1)
     axes.set_title(f"frame {t}", fontsize=9)
     axes.set_axis_off()

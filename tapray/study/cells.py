@@ -125,10 +125,11 @@ def _frozen(run: Run, rows: NDArray[np.int64], labels: torch.Tensor, generator: 
 
 def _trained(run: Run, rows: NDArray[np.int64], labels: torch.Tensor, generator: torch.Generator) -> Trained:
     study = run.config.study
-    encoder = build_encoder(run.cell.init, run.seed, run.config.pretrain.preset, run.model).eval()
+    preset, channels = run.config.pretrain.preset, run.config.channels
+    encoder = build_encoder(run.cell.init, run.seed, preset, channels, run.model).eval()
     inputs = torch.from_numpy(FeatureStore(run.store).pixels())
     with torch.no_grad():  # and in eval mode: asking for the size must not move batch-norm statistics
-        side = encoder.backbone(torch.zeros(1, 1, *inputs.shape[2:])).shape[-1]
+        side = encoder.features(torch.zeros(1, *inputs.shape[1:])).shape[-1]
     arm = Arm(encoder, run.head(side, generator))
     fit(arm, inputs[rows], labels, run.settings, study.steps_trained, study.batch, generator, augmented=True)
     return encoder, arm.head, arm, inputs

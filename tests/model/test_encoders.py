@@ -26,7 +26,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_every_kind_of_start_has_other_weights(model: Path) -> None:
-    nets = {init: build_encoder(init, 0, PRESET, model) for init in Init}
+    nets = {init: build_encoder(init, 0, PRESET, 1, model) for init in Init}
     digest = {init: weights_digest(net) for init, net in nets.items()}
     assert digest[Init.TAP] == digest[Init.FINE_TUNE]
     assert digest[Init.RANDOM_DEFAULT] == digest[Init.END_TO_END]
@@ -35,8 +35,8 @@ def test_every_kind_of_start_has_other_weights(model: Path) -> None:
 
 @pytest.mark.parametrize("init", [Init.RANDOM_DEFAULT, Init.RANDOM_PAPER, Init.END_TO_END])
 def test_no_weight_of_a_random_encoder_is_a_pretrained_one(init: Init, model: Path) -> None:
-    pretrained = build_encoder(Init.TAP, 0, PRESET, model).state_dict()
-    for name, value in build_encoder(init, 0, PRESET, model).state_dict().items():
+    pretrained = build_encoder(Init.TAP, 0, PRESET, 1, model).state_dict()
+    for name, value in build_encoder(init, 0, PRESET, 1, model).state_dict().items():
         assert name.endswith("num_batches_tracked") or not torch.equal(value, pretrained[name]), name
 
 
@@ -44,7 +44,7 @@ def test_draws_of_random_encoders_differ_and_repeat(model: Path) -> None:
     assert draws(Init.TAP, 3) == draws(Init.FINE_TUNE, 3) == draws(Init.END_TO_END, 3) == 1
     for init in (Init.RANDOM_DEFAULT, Init.RANDOM_PAPER):
         assert draws(init, 3) == 3
-        digests = [weights_digest(build_encoder(init, draw, PRESET, model)) for draw in (0, 1, 2, 0)]
+        digests = [weights_digest(build_encoder(init, draw, PRESET, 1, model)) for draw in (0, 1, 2, 0)]
         assert len(set(digests)) == 3
         assert digests[0] == digests[3]
 
@@ -53,7 +53,7 @@ def test_the_same_input_gives_other_features(model: Path) -> None:
     pairs = torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(0))
     kinds = (Init.TAP, Init.RANDOM_DEFAULT, Init.RANDOM_PAPER)
     with torch.no_grad():
-        found = [build_encoder(init, 0, PRESET, model).eval().features(pairs) for init in kinds]
+        found = [build_encoder(init, 0, PRESET, 1, model).eval().features(pairs) for init in kinds]
     for i, one in enumerate(found):
         for other in found[:i]:
             assert not torch.allclose(one, other, atol=1e-2)

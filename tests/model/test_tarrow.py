@@ -66,11 +66,20 @@ def test_odd_sizes_are_padded_on_both_sides_as_published(net: TapNet) -> None:
 def test_either_kind_of_folder_is_read(net: TapNet, folder: Path, tmp_path: Path) -> None:
     save_tap(net, tmp_path / "ours")
     for path in (folder, tmp_path / "ours"):
-        assert weights_digest(given_weights(path, "unet-32")) == weights_digest(net)
+        assert weights_digest(given_weights(path, "unet-32", 1)) == weights_digest(net)
         with pytest.raises(UserError, match="is of preset 'unet-32', not 'unet-16'"):
-            given_weights(path, "unet-16")
+            given_weights(path, "unet-16", 1)
     with pytest.raises(UserError, match="not a readable TAP model"):
-        given_weights(tmp_path / "absent", "unet-32")
+        given_weights(tmp_path / "absent", "unet-32", 1)
+
+
+def test_a_net_of_two_channels_comes_back_and_goes_with_movies_of_two(tmp_path: Path) -> None:
+    made = TapNet("unet-32", channels=2)
+    write_tarrow(made, tmp_path / "theirs")
+    assert yaml.safe_load((tmp_path / "theirs" / "model_kwargs.yaml").read_text())["n_input_channels"] == 2
+    assert weights_digest(given_weights(tmp_path / "theirs", "unet-32", 2)) == weights_digest(made)
+    with pytest.raises(UserError, match=r"sees 2 channel\(s\), the movies have 1"):
+        given_weights(tmp_path / "theirs", "unet-32", 1)
 
 
 def test_only_the_published_net_can_be_written(tmp_path: Path) -> None:
@@ -90,7 +99,8 @@ def test_only_the_published_net_can_be_written(tmp_path: Path) -> None:
         ("symmetric", False),
         ("n_frames", 3),
         ("n_features", 16),
-        ("n_input_channels", 2),
+        ("n_input_channels", 0),
+        ("n_input_channels", "two"),
     ],
 )
 def test_other_architectures_are_refused_by_name(folder: Path, key: str, value: Any) -> None:

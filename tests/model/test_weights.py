@@ -32,7 +32,7 @@ def test_a_net_comes_back_as_it_was(tmp_path: Path) -> None:
     assert weights_digest(loaded) == weights_digest(made)
     assert weights_digest(net(1)) != weights_digest(made)
     facts = json.loads((tmp_path / "m" / "tap.json").read_text())
-    assert facts == {"preset": "unet-8s2", "delta": 3, "arrow_accuracy": {"change": 0.7}}
+    assert facts == {"preset": "unet-8s2", "channels": 1, "delta": 3, "arrow_accuracy": {"change": 0.7}}
 
 
 def test_files_hold_tensors_only(tmp_path: Path) -> None:
