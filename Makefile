@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Byte-code of the environment saves Ray seconds per process; never switch it off here.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast check docs pins clean
+.PHONY: demo test test-fast test-faults check docs pins clean
 
 demo: $(READY)
 	$(BIN)/tapray demo
@@ -22,6 +22,9 @@ test: $(READY)
 
 test-fast: $(READY)  ## without Ray, MLflow and whole jobs
 	$(BIN)/python -m pytest -m "not slow"
+
+test-faults: $(READY)  ## what dies while pretraining goes on costs nothing; the rows with a full disk need root
+	$(BIN)/python -m benchmarks.faults
 
 check: $(READY)
 	$(BIN)/ruff check .

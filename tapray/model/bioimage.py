@@ -19,7 +19,7 @@ _SIDES = (64, 96)  # pixels of the test frame
 
 
 def write_bioimage(net: TapNet, path: Path) -> None:
-    """Writes a package (zip): raw frames (N, 1, H, W) float32 to dense features (N, 32, h, w).
+    """Writes a package (zip): raw frames (N, C, H, W) float32 to dense features (N, 32, h, w).
 
     Frames are normalised by their percentiles within the package, as for nets that were trained with
     `crops.intensity: linear`; for others their square roots are to be given. It holds the net as ONNX, and a
@@ -36,11 +36,12 @@ def write_bioimage(net: TapNet, path: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_onnx(net, folder / "features.onnx")
-        frame = np.random.default_rng(0).gamma(4.0, 50.0, (1, *_SIDES)).astype(np.float32)
+        frame = np.random.default_rng(0).gamma(4.0, 50.0, (net.channels, *_SIDES)).astype(np.float32)
         flat = normalise(frame, frame_ranges(frame, "linear"), "linear")
-        np.save(folder / "frame.npy", frame[:, None])
+        np.save(folder / "frame.npy", frame[None])
         with torch.no_grad():
-            np.save(folder / "features.npy", net.eval().features(torch.from_numpy(flat)[None])[0].numpy())
+            found = net.eval().features(torch.from_numpy(flat)[None, None])[0]
+        np.save(folder / "features.npy", found.numpy())
         (folder / "README.md").write_text(_readme(net))
         save_bioimageio_package(_description(net, folder), output_path=folder / "package.zip")
         atomic_write(path, (folder / "package.zip").read_bytes())
@@ -54,7 +55,10 @@ def _description(net: TapNet, folder: Path) -> Any:
     size = spec.ParameterizedSize(min=step, step=step)
     axes, outs = (
         [spec.BatchAxis(), spec.ChannelAxis(channel_names=[spec.Identifier(c) for c in names])]
-        for names in (["intensity"], [f"feature{i}" for i in range(FEATURES)])
+        for names in (
+            [f"channel{i}" for i in range(net.channels)],
+            [f"feature{i}" for i in range(FEATURES)],
+        )
     )
     for name in ("y", "x"):
         own = spec.SizeReference(tensor_id=spec.TensorId("frames"), axis_id=spec.AxisId(name))
