@@ -158,6 +158,20 @@ def test_metric_history_is_not_doubled(tracker: Tracker) -> None:
     assert history(tracker, run, "val") == [(5, 2.0)]
 
 
+def test_records_go_to_the_store_as_they_come_and_once(tracker: Tracker) -> None:
+    run = tracker.run("l", "live")
+    records = [{"step": step, "loss": 1 / step, "phase": "x"} for step in range(1, 6)]
+    log = tracker.live(run)
+    for record in records[:3]:
+        log(record)
+    assert history(tracker, run, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    log = tracker.live(run)  # a continued job begins again at its checkpoint
+    for record in records[1:]:
+        log(record)
+    tracker.metric_history(run, records)
+    assert history(tracker, run, "loss") == [(step, 1 / step) for step in range(1, 6)]
+
+
 def test_artifacts_models_and_datasets(tracker: Tracker, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "weights.bin").write_bytes(b"w")
