@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = rng.normal(size=(N, 2, 16, 16)).astype(np.float16)
     np.save(folder / "pixels.npy", pixels)
     for init in (Init.TAP, Init.RANDOM_DEFAULT):
-        encoder = build_encoder(init, 0, PRESET, folder / "model").eval()
+        encoder = build_encoder(init, 0, PRESET, 1, folder / "model").eval()
         with torch.no_grad():
             features = encoder.features(torch.from_numpy(pixels).float())
         np.save(folder / f"{encoder_name(init, 0)}.npy", features.half().numpy())
@@ -74,7 +74,7 @@ def test_batch_norm_statistics_move_with_the_training_steps_alone(
 ) -> None:
     fitted = run_cell(run_of(config, folder, init), ("val",))
     assert fitted.encoder is not None
-    before = build_encoder(init, 0, PRESET, folder / "model").state_dict()
+    before = build_encoder(init, 0, PRESET, 1, folder / "model").state_dict()
     counted = [name for name in before if name.endswith("num_batches_tracked")]
     assert counted
     # the arrow head takes no part
