@@ -64,6 +64,10 @@ class Running:
                 raise RuntimeError(f"step {step} was not reached: {self.told()}")
             time.sleep(0.02)
 
+    def version(self) -> int:
+        """Of the log: whoever goes on from a checkpoint writes it anew."""
+        return self.log.stat().st_ino
+
     def end(self, seconds: float = 240) -> int:
         """Its exit status."""
         return self.process.wait(seconds)
@@ -141,7 +145,7 @@ def disturbed(folder: Path, harm: Callable[[Running], None], status: int) -> dic
     """A row: the harm at HARM_AT, and what came of it."""
     running = Running(folder)
     running.until(HARM_AT)
-    before, start = running.step(), time.monotonic()
+    before, version, start = running.step(), running.version(), time.monotonic()
     harm(running)
     ended = None
     if status:
@@ -153,6 +157,8 @@ def disturbed(folder: Path, harm: Callable[[Running], None], status: int) -> dic
         time.sleep(1)  # Ray's own processes notice that they are alone
         running = Running(folder)
     resumed = _resumed_at(folder)
+    while harm is not fill_disk_for_a_while and running.version() == version:
+        time.sleep(0.02)  # what was left of the job may still write to the old log
     running.until(before + 1)
     recovered = time.monotonic() - start
     if running.end():

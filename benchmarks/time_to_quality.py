@@ -62,7 +62,7 @@ ARMS: dict[str, dict[str, Any]] = {
 EPOCHS = {"hela": 24, "sim": 12}  # of our recipe
 LEVELS = {
     "hela": {"arrow_change": [0.6, 0.65, 0.7], "ap_5": [0.8, 0.9, 0.95], "ap_10": [0.8, 0.9, 0.95]},
-    "sim": {"arrow_change": [0.6, 0.65, 0.7], "ap_5": [0.8, 0.9, 0.95], "ap_10": [0.8, 0.9, 0.95]},
+    "sim": {"arrow_change": [0.6, 0.65, 0.7], "ap_5": [0.9, 0.95, 0.98], "ap_10": [0.95, 0.98, 0.99]},
 }
 BUDGETS, DRAWS, RIDGE = (5, 10), 5, 1.0
 LOOK = {"size": 48, "sharpness": 1.0, "batch": 256, "val_batches": 8}  # 2048 crops, the same for every arm
