@@ -126,7 +126,8 @@ def _train(job: Job, regions: dict[Role, list[Region]], frames: Path, run_id: st
 
     net = run(config, regions, frames, folder, target / "log.jsonl", job.reporter, show)
     pictures.draw()
-    job.tracker.artifact(run_id, pictures.folder, "attribution")
+    if pictures.folder.exists():  # not where the disk was full, or epochs were too few
+        job.tracker.artifact(run_id, pictures.folder, "attribution")
     return net
 
 
