@@ -39,25 +39,40 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder, self._keep = folder, keep
+        self._waiting: list[tuple[float, Path, bytes]] = []  # score, -1 where it has none, for a full disk
 
     def save(self, tensors: Mapping[str, torch.Tensor], step: int, scores: list[float], scored: bool) -> bool:
         """Writes a checkpoint and removes those that are not kept; False if the disk is full.
 
-        Then the ones that are there stay, and training can go on: a later one may find room.
+        Then the ones that are there stay, and training can go on. The best epoch that found no room is kept
+        in memory and written before the next, so that a disk that was full for a while changes nothing.
         """
         facts = {"step": str(step), "scores": json.dumps(scores), "scored": json.dumps(scored)}
         data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, facts)
-        try:
-            atomic_write(self._folder / f"step_{step:08d}.safetensors", data)
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
+        path = self._folder / f"step_{step:08d}.safetensors"
+        self._waiting.append((scores[-1] if scored else -1.0, path, data))
+        if not self._flush():
+            best = [max(self._waiting, key=lambda one: one[0])]
+            self._waiting = best if best[0][0] >= 0 else []
             return False
         there = self.all()
         kept = {saved.path for saved in [*there[-self._keep :], *_best_first(there)[: self._keep]]}
         for saved in there:
             if saved.path not in kept:
                 saved.path.unlink(missing_ok=True)
+        return True
+
+    def _flush(self) -> bool:
+        """Writes those that wait, the oldest first; False if one finds no room."""
+        while self._waiting:
+            _, path, data = self._waiting[0]
+            try:
+                atomic_write(path, data)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                return False
+            del self._waiting[0]
         return True
 
     def all(self) -> list[Saved]:

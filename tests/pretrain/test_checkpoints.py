@@ -66,7 +66,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_leaves_what_is_there(small_disk: Path) -> None:
     checkpoints = Checkpoints(small_disk, 1)
     assert checkpoints.save({"x": torch.zeros(1_600_000)}, 1, [0.5], True)
-    assert not checkpoints.save({"x": torch.zeros(3_200_000)}, 2, [0.5, 0.6], True)
-    assert [path.name for path in small_disk.iterdir()] == ["step_00000001.safetensors"]
+    (small_disk / "filler").write_bytes(bytes(8 << 20))
+    assert not checkpoints.save({"x": torch.zeros(1_600_000)}, 2, [0.5, 0.6], True)
+    assert sorted(path.name for path in small_disk.iterdir()) == ["filler", "step_00000001.safetensors"]
+    (small_disk / "filler").unlink()
     assert checkpoints.save({"x": torch.zeros(1_600_000)}, 3, [0.5, 0.6, 0.7], True)
     assert steps(checkpoints) == [3]
+
+
+def test_the_best_epoch_that_found_no_room_is_written_later(small_disk: Path) -> None:
+    checkpoints, filler = Checkpoints(small_disk, 1), small_disk / "filler"
+    filler.write_bytes(bytes(15 << 20))
+    for step, scores in enumerate([[0.6], [0.6, 0.9], [0.6, 0.9, 0.5]], start=1):
+        assert not checkpoints.save({"x": torch.full((400_000,), step)}, step, scores, True)
+    assert not checkpoints.save({"x": torch.zeros(400_000)}, 4, [0.6, 0.9, 0.5], False)
+    filler.unlink()
+    assert checkpoints.save({"x": torch.zeros(400_000)}, 5, [0.6, 0.9, 0.5], False)
+    assert steps(checkpoints) == [2, 5]
+    assert float(checkpoints.best().tensors()["x"][0]) == 2
