@@ -55,12 +55,15 @@ class Checkpoints:
             best = [max(self._waiting, key=lambda one: one[0])]
             self._waiting = best if best[0][0] >= 0 else []
             return False
+        return True
+
+    def _prune(self) -> None:
+        """Removes those that are not kept."""
         there = self.all()
         kept = {saved.path for saved in [*there[-self._keep :], *_best_first(there)[: self._keep]]}
         for saved in there:
             if saved.path not in kept:
                 saved.path.unlink(missing_ok=True)
-        return True
 
     def _flush(self) -> bool:
         """Writes those that wait, the oldest first; False if one finds no room."""
@@ -73,6 +76,7 @@ class Checkpoints:
                     raise
                 return False
             del self._waiting[0]
+            self._prune()
         return True
 
     def all(self) -> list[Saved]:
