@@ -47,7 +47,7 @@ class Running:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.log = folder, folder / "run" / "pretrain" / "log.jsonl"
-        self.errors = (folder / "errors.txt").open("w+")
+        self.errors = folder.with_suffix(".txt").open("w+")  # beside: the folder's disk may be full
         command = [sys.executable, "-m", "tapray", "pretrain", "study.yaml", "--progress", "quiet"]
         self.process = subprocess.Popen(command, cwd=folder, stderr=self.errors, start_new_session=True)
 

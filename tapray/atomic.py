@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SUFFIX = ".tapray-tmp"  # of what is being written
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _temporary(path: Path) -> Path:
@@ -34,6 +36,9 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # by the name that the user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)

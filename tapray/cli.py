@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from tapray.atomic import FULL_DISK
 from tapray.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
-_USERS_FAULTS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+_USERS_FAULTS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, *FULL_DISK)
 
 Study = Annotated[Path, typer.Argument(help="Study configuration (YAML).")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default: the study's own, or runs/NAME.")]

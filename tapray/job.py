@@ -93,15 +93,14 @@ def _run_stages(
     tracker.params(run_id, config.model_dump(mode="json", exclude={"movies", "out"}))
     tracker.artifact(run_id, folder.out / "config.yaml", "config")
     try:
-        with session(config.ray):
+        with tracker.answering(), session(config.ray):
             for name in todo:
                 reporter.stage(name)
                 folder.begin(name, keys[name])
                 facts = STAGES[name].work(job)
                 folder.mark_done(name, keys[name], **facts)
     except BaseException as error:
-        tracker.sweep(run_id)
-        tracker.finish(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        tracker.abandon(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     tracker.finish(run_id)
     _show(folder, until, reporter)

@@ -31,7 +31,7 @@ CHANGED = "tapray.changed"  # tag: parameters that a continued run has with anot
 Tags = Mapping[str, str]
 Records = Iterable[Mapping[str, Any]]
 _PARENT = "mlflow.parentRunId"
-_SILENCE = "MLFLOW_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 MLFLOW_LOGGING_LEVEL=ERROR GIT_PYTHON_REFRESH=quiet"
+_SILENCE = "MLFLOW_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 MLFLOW_LOGGING_LEVEL=CRITICAL GIT_PYTHON_REFRESH=quiet"
 _MAX_PARAM, _MAX_DIGEST = 6000, 36  # characters that MLflow keeps
 _PER_CALL_METRICS, _PER_CALL_PARAMS = 1000, 100
 _SQLITE, _HTTP = "sqlite:///", ("http://", "https://")
@@ -195,6 +195,26 @@ class Tracker:
         """Ends a run."""
         self._client.set_terminated(run_id, status)
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Within the block a store that no longer answers is one line (UserError)."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            what = f"tracking store no longer answers ({_reason(error)})"
+            todo = "run the same command again once it does"
+            raise UserError(what, where=redact(self.uri), todo=todo) from None
+
+    def abandon(self, run_id: str, status: Literal["FAILED", "KILLED"]) -> None:
+        """Ends a run and its children, if the store still answers: what went wrong may be the store."""
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):
+            self.sweep(run_id)
+            self.finish(run_id, status)
+
     def sweep(self, parent: str) -> None:
         """Ends the children still running as KILLED: a stopped worker cannot end its own run."""
         query = f"tags.`{_PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
@@ -261,9 +281,15 @@ def _first_use(uri: str) -> Iterator[None]:
             yield
     except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, ImportError) as error:
         no_answer = isinstance(error, requests.RequestException)  # its text is long and unclear
-        reason = type(error).__name__ if no_answer else redact(str(error).strip().split("\n")[0])[:200]
+        reason = type(error).__name__ if no_answer else _reason(error)
         what = f"tracking store cannot be used ({reason})"
         raise UserError(what, where=redact(uri), todo="check tracking.uri") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a store says, its database itself where it is one, without its secrets."""
+    error = getattr(error.__cause__, "orig", None) or error
+    return redact(str(error).strip().split("\n")[0])[:200]
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

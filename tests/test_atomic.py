@@ -16,8 +16,9 @@ def test_atomic_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None
     atomic_write(path, b"b,2\n")
     assert files(tmp_path) == {"deep/table.csv": b"b,2\n"}
     (tmp_path / "folder" / "full").mkdir(parents=True)
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(OSError, match="folder") as caught:
         atomic_write(tmp_path / "folder", "x")
+    assert caught.value.filename == str(tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "folder"]
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -238,6 +239,21 @@ def test_unusable_stores_are_one_quick_line(tmp_path: Path) -> None:
             assert "\n" not in str(caught.value)
         assert time.monotonic() - begun < 30  # MLflow alone takes minutes
     assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_store_that_breaks_in_the_middle_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Tracker.open(f"sqlite:///{tmp_path}/m.db", "broken")
+    run_id = tracker.run("job", "broken")
+    with sqlite3.connect(tmp_path / "m.db") as database:
+        database.execute("DROP TABLE tags")
+        database.execute("DROP TABLE metrics")
+    told = r"m\.db: tracking store no longer answers \(no such table: metrics\); run the same command again"
+    with pytest.raises(UserError, match=told), tracker.answering():
+        tracker.metrics(run_id, {"ap": 1})
+    tracker.abandon(run_id, "FAILED")
+    assert not capfd.readouterr().err  # where MLflow would print a traceback
 
 
 def test_serve_is_local_and_hides_the_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tapray.atomic import FULL_DISK
 from tapray.config import RayConfig
 from tapray.errors import UserError
 
@@ -36,7 +37,7 @@ _WORKERS = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 def session(config: RayConfig) -> Iterator[None]:
     """A Ray session for the duration of the block; an existing one is used and left running.
 
-    A UserError that a worker raised leaves the block as that error and not as Ray's.
+    A UserError that a worker raised leaves the block as that error and not as Ray's, and so does a full disk.
     """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -77,8 +78,9 @@ def _connect(config: RayConfig) -> None:
     ray.init(address="local", num_cpus=config.num_cpus, **settings)
 
 
-def user_fault(error: BaseException) -> UserError | None:
-    """The UserError behind an error of Ray's, if one is: Ray wraps what a worker raises several times."""
+def user_fault(error: BaseException) -> UserError | OSError | None:
+    """The UserError behind an error of Ray's, or else the full disk: Ray wraps what a worker raises often."""
+    full = None
     seen: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
@@ -88,10 +90,12 @@ def user_fault(error: BaseException) -> UserError | None:
         seen.add(id(item))
         if type(item) is UserError:
             return item
+        if isinstance(item, OSError) and item.errno in FULL_DISK:
+            full = item
         causes = (getattr(item, name, None) for name in ("cause", "controller_failure"))
         workers = getattr(item, "worker_failures", {})
         waiting += [item.__context__, item.__cause__, *causes, *workers.values()]
-    return None
+    return full
 
 
 @contextmanager

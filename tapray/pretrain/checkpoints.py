@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,10 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from tapray.atomic import atomic_write
+from tapray.atomic import FULL_DISK, atomic_write
 from tapray.errors import UserError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 Tensors = dict[str, torch.Tensor]
 
 
@@ -72,7 +70,7 @@ class Checkpoints:
             try:
                 atomic_write(path, data)
             except OSError as error:
-                if error.errno not in _FULL:
+                if error.errno not in FULL_DISK:
                     raise
                 return False
             del self._waiting[0]

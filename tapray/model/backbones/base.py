@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Maps frames (N, C, H, W) of any size to features at 1 / stride of their resolution.
 
     A backbone says what is special to it in `dense`, for sizes that `divisor` divides.
@@ -15,9 +17,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.out_channels, self.stride, self.divisor = out_channels, stride, divisor
 
+    @abstractmethod
     def dense(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, out_channels, H / stride, W / stride)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
