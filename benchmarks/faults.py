@@ -42,6 +42,9 @@ STUDY: dict[str, Any] = {
 }
 
 
+LONGER = {"epochs": 40}  # Ray takes a minute to see a new node
+
+
 class Running:
     """`tapray pretrain` in a folder."""
 
@@ -51,10 +54,15 @@ class Running:
         command = [sys.executable, "-m", "tapray", "pretrain", "study.yaml", "--progress", "quiet"]
         self.process = subprocess.Popen(command, cwd=folder, stderr=self.errors, start_new_session=True)
 
+    def records(self) -> list[dict[str, Any]]:
+        """Of its log so far."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
     def step(self) -> int:
         """The last step on record."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return json.loads(lines[-1])["step"] if lines else 0
+        records = self.records()
+        return int(records[-1]["step"]) if records else 0
 
     def until(self, step: int, seconds: float = 240) -> None:
         """Waits for a record of that step or a later one."""
@@ -137,6 +145,9 @@ ROWS: dict[str, tuple[Callable[[Running], None], int]] = {
 }
 
 
+NAMES = [*ROWS, "node lost", "node joins"]
+
+
 def weights(folder: Path) -> bytes:
     return (folder / "run" / "pretrain" / "model" / "tap.safetensors").read_bytes()
 
@@ -203,6 +214,39 @@ def node_lost(base: Path, folder: Path) -> dict[str, Any]:
         cluster.shutdown()
 
 
+def node_joins(base: Path, folder: Path) -> dict[str, Any]:
+    """A node comes to a running cluster, and training goes on with two workers where it was one.
+
+    Ray looks for room once a minute. The weights are not those of one worker: each augments its own share.
+    """
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    ray = {"address": cluster.address, "train_workers": [1, 2]}
+    prepared(base, folder, ray=ray, pretrain={**STUDY["pretrain"], **LONGER})
+    try:
+        running = Running(folder)
+        running.until(HARM_AT)
+        before, start = running.step(), time.monotonic()
+        cluster.add_node(num_cpus=1)
+        while running.records()[-1]["workers"] < 2:
+            running.until(running.step() + 1)
+        recovered = time.monotonic() - start
+        if running.end():
+            raise RuntimeError(f"did not end well: {running.told()}")
+    finally:
+        cluster.shutdown()
+    records = running.records()
+    steps = [record["step"] for record in records]
+    return {
+        "at_step": before,
+        "two_workers_from": next(record["step"] for record in records if record["workers"] == 2),
+        "seconds_to_resize": round(recovered, 1),
+        "every_step_once": steps == list(range(10, LONGER["epochs"] * 30 + 1, 10)),
+        "val_arrow": records[-1]["val_arrow"],
+    }
+
+
 def prepared(base: Path, folder: Path, **sections: Any) -> None:
     """A copy of the job whose crops are cut already."""
     shutil.copytree(base, folder, dirs_exist_ok=True)
@@ -211,6 +255,8 @@ def prepared(base: Path, folder: Path, **sections: Any) -> None:
 
 def row(name: str, base: Path, scratch: Path, expected: bytes) -> dict[str, Any]:
     folder = scratch / name.replace(" ", "_")
+    if name == "node joins":
+        return node_joins(base, folder)
     if name == "node lost":
         record = node_lost(base, folder)
         return {**record, "same_weights": weights(folder) == expected}
@@ -225,7 +271,7 @@ def row(name: str, base: Path, scratch: Path, expected: bytes) -> dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", nargs="+", default=[*ROWS, "node lost"], choices=[*ROWS, "node lost"])
+    parser.add_argument("--rows", nargs="+", default=NAMES, choices=NAMES)
     given = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Ray's workers would compile every import anew
     with tempfile.TemporaryDirectory() as name:
@@ -251,7 +297,10 @@ def main() -> None:
                 rows[each] = {"failed": str(error), "same_weights": False}
             print(each, rows[each], file=sys.stderr, flush=True)
     emit("faults", rows)
-    sys.exit(not all(record.get("same_weights", True) for record in rows.values()))
+    kept = [
+        record.get(fact, True) for record in rows.values() for fact in ("same_weights", "every_step_once")
+    ]
+    sys.exit(not all(kept))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +174,8 @@ def run(data: str, arm: str, seed: int, folder: Path, minutes: float) -> None:
     resume(trainer, saved)
     curve = json.loads(path.read_text())["curve"] if path.exists() else []
     curve = [point for point in curve if point["step"] <= trainer.step]
-    clock, total = curve[-1]["seconds"] if curve else 0.0, pretrain.epochs * pretrain.steps_per_epoch
-    while clock < 60 * minutes and trainer.step < total:
-        until, start = max(clock * 1.15, clock + 10), time.perf_counter()
-        while trainer.step < total and clock + time.perf_counter() - start < min(until, 60 * minutes):
-            trainer.train_step(*train.train(*divmod(trainer.step, pretrain.steps_per_epoch)))
-        clock += time.perf_counter() - start
+    before = curve[-1]["seconds"] if curve else 0.0
+    for clock in times_to_look(trainer, train, before, 60 * minutes):
         net = trainer.net.eval()
         point = {"step": trainer.step, "pairs": trainer.step * pretrain.batch, "seconds": clock}
         point |= {name: validate(net, batches)[0] for name, batches in looks.items()} | probe.scores(net)
@@ -188,6 +185,18 @@ def run(data: str, arm: str, seed: int, folder: Path, minutes: float) -> None:
         saved.save(trainer.tensors(), trainer.step, [0.0], True)
         facts = {"data": data, "arm": arm, "seed": seed, "minutes": minutes, "commit": commit()}
         atomic_write(path, json.dumps({**facts, "machine": machine(), "curve": curve}))
+
+
+def times_to_look(trainer: Trainer, train: Batches, clock: float, limit: float) -> Iterator[float]:
+    """Trains to the end of the recipe or of the time; yields the seconds so far, every 15 % or 10 s."""
+    steps = trainer.config.steps_per_epoch
+    total = trainer.config.epochs * steps
+    while clock < limit and trainer.step < total:
+        until, start = min(max(clock * 1.15, clock + 10), limit), time.perf_counter()
+        while trainer.step < total and clock + time.perf_counter() - start < until:
+            trainer.train_step(*train.train(*divmod(trainer.step, steps)))
+        clock += time.perf_counter() - start
+        yield clock
 
 
 def reached(curve: list[dict[str, float]], name: str, level: float) -> dict[str, float] | None:

@@ -1,0 +1,122 @@
+"""Which presets and samplers find the arrow? Arrow accuracy on held-out frames against steps and seconds.
+
+    python -m benchmarks.convergence ../shared/data --movies hela psc --minutes 6 > convergence.json
+
+Each arm trains by the default recipe in this process, on the last 70 % of the movie's frames, until its steps
+or its time are over; the clock stands still while it is looked at, on 2048 crops of 48 px of the first
+frames, drawn by change and uniformly, the same for every arm. `shuffled` is the control: the same frames in
+an order of chance, in which time has no arrow, looked at on shuffled frames too. It must stay at 0.5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.common import emit
+from benchmarks.time_to_quality import LOOK, times_to_look
+from tapray.config import JobConfig, PretrainConfig, SamplerKind
+from tapray.crops.draw import CropStream, Region
+from tapray.crops.normalise import frame_ranges
+from tapray.data.movies import open_movie
+from tapray.model.backbones import PRESETS
+from tapray.pretrain import frames as store
+from tapray.pretrain.batches import Batches
+from tapray.pretrain.loop import validate
+from tapray.pretrain.trainer import Trainer
+
+MOVIES = {"hela": ("Fluo-N2DL-HeLa/01", "sqrt"), "psc": ("PhC-C2DL-PSC/01", "linear")}
+HELD_OUT = 0.3  # of the frames, the first ones
+ARMS: dict[str, dict[str, Any]] = {
+    **{name: {"preset": name} for name in PRESETS},
+    **{f"unet-12s2, {kind}": {"sampler": kind} for kind in SamplerKind if kind is not SamplerKind.CHANGE},
+    "unet-12s2, shuffled": {},
+}
+
+
+def stream(frames: NDArray[Any], job: JobConfig, kind: SamplerKind, folder: Path) -> CropStream:
+    """Crops of these frames, drawn by that sampler."""
+    region = Region("m", 0, len(frames), 0, 0, *frames.shape[1:])
+    target = store.region_folder(folder, region)
+    store.create(target, region, frames.dtype, frame_ranges(frames, job.crops.intensity), job)
+    store.fill(target, 0, frames, len(frames), job)
+    store.weigh(target, region, job, kind)
+    return store.open_stream(folder, [region], job, kind, 0)
+
+
+def curve(
+    frames: NDArray[Any], intensity: str, given: dict[str, Any], minutes: float, folder: Path
+) -> list[dict[str, float]]:
+    """Steps, seconds and arrow accuracies of one arm."""
+
+    def job(settings: dict[str, Any]) -> JobConfig:
+        return JobConfig.model_validate(
+            {"simulate": {}, "crops": {"intensity": intensity}, "pretrain": settings}
+        )
+
+    own, look = job(given), job(LOOK)
+    cut = int(len(frames) * HELD_OUT)
+    held_out = frames[: cut - own.crops.delta]  # no frame is in both
+    kinds = (SamplerKind.CHANGE, SamplerKind.UNIFORM)
+    looks = {
+        f"arrow_{kind}": Batches(stream(held_out, look, kind, folder / f"look-{kind}"), look.pretrain)
+        for kind in kinds
+    }
+    train = Batches(stream(frames[cut:], own, own.pretrain.sampler, folder / "train"), own.pretrain)
+    trainer, points = Trainer(own.pretrain, 0), []
+    for clock in times_to_look(trainer, train, 0.0, 60 * minutes):
+        net = trainer.net.eval()
+        found = {name: validate(net, batches)[0] for name, batches in looks.items()}
+        net.train()
+        points.append({"step": trainer.step, "seconds": clock, **found})
+    return points
+
+
+def reached(points: list[dict[str, float]], level: float) -> dict[str, float] | None:
+    """The first look at that accuracy for crops drawn by change."""
+    for point in points:
+        if point["arrow_change"] >= level:
+            return {"step": point["step"], "seconds": point["seconds"]}
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path, help="the folder of the Cell Tracking Challenge's movies")
+    parser.add_argument("--movies", nargs="+", choices=[*MOVIES], default=[*MOVIES])
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[*ARMS])
+    parser.add_argument("--minutes", type=float, default=6, help="of training, at most, for each arm")
+    parser.add_argument("--epochs", type=int, default=PretrainConfig().epochs)
+    given = parser.parse_args()
+    torch.set_num_threads(2)
+    figures: dict[str, Any] = {}
+    for name in given.movies:
+        path, intensity = MOVIES[name]
+        movie = open_movie(given.data / path)
+        frames = movie.read(0, movie.shape[0])
+        mixed = frames[np.random.default_rng(0).permutation(len(frames))]
+        figures[name] = {}
+        for arm in given.arms:
+            settings = {**ARMS[arm], "epochs": given.epochs}
+            with tempfile.TemporaryDirectory() as scratch:
+                used = mixed if "shuffled" in arm else frames
+                points = curve(used, intensity, settings, given.minutes, Path(scratch))
+            figures[name][arm] = {
+                "last": points[-1],
+                "reached": {str(level): reached(points, level) for level in (0.55, 0.6, 0.65, 0.7)},
+                "curve": points,
+            }
+            print(name, arm, json.dumps(points[-1]), file=sys.stderr, flush=True)
+    emit("convergence", {"minutes": given.minutes, "held_out": HELD_OUT, "movies": figures})
+
+
+if __name__ == "__main__":
+    main()

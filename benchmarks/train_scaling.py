@@ -1,0 +1,173 @@
+"""What do Ray Train and more workers cost? Pairs a second of the same job in four ways, round after round.
+
+`plain`: the training loop in one process without Ray. `ray_1`: Ray Train with one worker. `ray_2`: with two.
+`plain_2`: two plain processes at once that know nothing of each other, the most that the machine can give.
+Every process computes with one thread. Pairs a second are the median of a run's records after its first
+epoch; figures are medians over the rounds.
+
+`predicted` is the time of a step on N GPUs, each with a worker of its own: the step of one, and the ring that
+sums the gradients, 2 (N - 1) / N x bytes / bandwidth + 2 (N - 1) x latency, nothing of it hidden.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks.common import emit
+from benchmarks.time_to_quality import stream
+from tapray.config import JobConfig, MovieEntry, Role
+from tapray.configfile import load_config
+from tapray.console import Reporter
+from tapray.crops.collect import Inputs
+from tapray.crops.draw import Region
+from tapray.distributed.cluster import session
+from tapray.distributed.train import pretrain
+from tapray.model.tap import TapNet
+from tapray.pretrain.batches import Batches
+from tapray.pretrain.checkpoints import Checkpoints
+from tapray.pretrain.frames import open_stream
+from tapray.pretrain.loop import Team, run
+from tapray.pretrain.trainer import Trainer
+
+BATCH = 64  # crop pairs a step
+STUDY: dict[str, Any] = {
+    "name": "scaling",
+    "out": "run",
+    "simulate": {"n_movies": 3, "frames": 40, "height": 256, "width": 256},
+    "pretrain": {"batch": BATCH, "steps_per_epoch": 20, "epochs": 5, "val_batches": 1},
+    "ray": {"num_cpus": 2},
+}
+LINKS = {  # bytes a second and seconds: one node of 8 GPUs (NVLink), several nodes (100 Gb/s Ethernet)
+    "NVLink, 300 GB/s, 5 us": (300e9, 5e-6),
+    "Ethernet, 100 Gb/s, 20 us": (12.5e9, 20e-6),
+}
+GPUS = (8, 64, 512)
+
+
+def job(folder: Path) -> tuple[JobConfig, dict[Role, list[Region]], Path]:
+    """The configuration, its regions and its frames, made once."""
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    config = load_config(folder / "study.yaml")
+    if not (folder / "run").exists():
+        command = [sys.executable, "-m", "tapray", "shard", "study.yaml", "--progress", "quiet"]
+        subprocess.run(command, cwd=folder, check=True)
+    listed = json.loads((folder / "run" / "simulate" / "movies.json").read_text())
+    inputs = Inputs(config, [MovieEntry.model_validate(item) for item in listed])
+    for role in (Role.TRAIN, Role.VAL):
+        stream(inputs, role, config.pretrain, config.pretrain.sampler, 0, folder / "frames")
+    return config, {role: inputs.regions_of(role) for role in Role}, folder / "frames"
+
+
+def plain(folder: Path, log: Path) -> None:
+    """In this process, on one thread."""
+    torch.set_num_threads(1)
+    config, regions, frames = job(folder)
+    train, val = (
+        Batches(open_stream(frames, regions[role], config, config.pretrain.sampler, 0), config.pretrain)
+        for role in (Role.TRAIN, Role.VAL)
+    )
+    saved = log.with_suffix("")
+    saved.mkdir()
+    run(Trainer(config.pretrain, 0), train, val, Checkpoints(saved, 2), log, Team())
+
+
+def plain_at_once(folder: Path, logs: list[Path]) -> dict[str, float]:
+    """As many processes as logs; their pairs a second together."""
+    start = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=plain, args=(folder, log)) for log in logs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return told([rate(log) for log in logs], time.perf_counter() - start)
+
+
+def with_ray(folder: Path, log: Path, workers: int) -> dict[str, float]:
+    config, regions, frames = job(folder)
+    config = config.model_copy(update={"ray": config.ray.model_copy(update={"train_workers": workers})})
+    start = time.perf_counter()
+    with session(config.ray):
+        pretrain(config, regions, frames, log.with_suffix(""), log, Reporter("quiet"))
+    return told([rate(log)], time.perf_counter() - start)
+
+
+def rate(log: Path) -> float:
+    """The median over the records after the first epoch."""
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    return statistics.median(record["pairs_per_s"] for record in records if record["epoch"] > 0)
+
+
+def told(rates: list[float], taken: float) -> dict[str, float]:
+    """Pairs a second, and the seconds that went elsewhere: start, validation, checkpoints, end."""
+    settings = STUDY["pretrain"]
+    pairs = settings["steps_per_epoch"] * settings["epochs"] * BATCH
+    return {"pairs_per_s": sum(rates), "around_s": taken - pairs / statistics.mean(rates)}
+
+
+def predicted(step_s: float, gradient_bytes: int) -> dict[str, Any]:
+    """Seconds of a step and the share of it that is computing, by link and number of GPUs."""
+    table: dict[str, Any] = {}
+    for link, (bandwidth, latency) in LINKS.items():
+        for gpus in GPUS:
+            ring = 2 * (gpus - 1) / gpus * gradient_bytes / bandwidth + 2 * (gpus - 1) * latency
+            table[f"{gpus} GPUs, {link}"] = {"step_s": step_s + ring, "efficiency": step_s / (step_s + ring)}
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Ray's workers would compile every import anew
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in ("plain", "ray_1", "ray_2", "plain_2")}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        job(folder)
+        for number in range(given.repeats):
+            logs = [
+                folder / f"{number}_{each}.jsonl" for each in ("plain", "ray_1", "ray_2", "first", "second")
+            ]
+            taken["plain"].append(plain_at_once(folder, logs[:1]))
+            taken["ray_1"].append(with_ray(folder, logs[1], 1))
+            taken["ray_2"].append(with_ray(folder, logs[2], 2))
+            taken["plain_2"].append(plain_at_once(folder, logs[3:]))
+            print({key: rows[-1] for key, rows in taken.items()}, file=sys.stderr, flush=True)
+    figures: dict[str, Any] = {
+        name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        for name, rows in taken.items()
+    }
+    rates = {name: row["pairs_per_s"] for name, row in figures.items()}
+    gradient = sum(value.numel() * value.element_size() for value in TapNet("unet-12s2").parameters())
+    emit(
+        "train_scaling",
+        {
+            **vars(given),
+            **figures,
+            "ray_1_to_plain": rates["ray_1"] / rates["plain"],
+            "ray_2_to_ray_1": rates["ray_2"] / rates["ray_1"],
+            "plain_2_to_plain": rates["plain_2"] / rates["plain"],
+            "gradient_bytes": gradient,
+            "predicted": {
+                "of the step measured on one core": predicted(BATCH / rates["ray_1"], gradient),
+                "of a step of 10 ms, assumed of a GPU": predicted(0.01, gradient),
+            },
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
