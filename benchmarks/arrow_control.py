@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.common import emit
 from tapray.config import JobConfig, PretrainConfig, SamplerKind, SimulateConfig
@@ -33,11 +35,15 @@ def source(
     config: SimulateConfig, index: int, pretrain: PretrainConfig, sampler: SamplerKind, folder: Path
 ) -> Source:
     """A simulated movie with the drawing weights of a sampler, its files in `folder`."""
-    frames = simulate_movie(config, index).frames
     job = JobConfig(simulate=config, pretrain=pretrain)
-    region = whole(f"field_{index + 1}", frames.shape)
+    return stored(f"field_{index + 1}", simulate_movie(config, index).frames, job, sampler, folder)
+
+
+def stored(name: str, frames: NDArray[Any], job: JobConfig, sampler: SamplerKind, folder: Path) -> Source:
+    """All of these frames (T, H, W), with the drawing weights of a sampler, its files in `folder`."""
+    region = whole(name, frames.shape)
     target = store.region_folder(folder, region)
-    store.create(target, region, frames.dtype, frame_ranges(frames, "linear"), job)
+    store.create(target, region, frames.dtype, frame_ranges(frames, job.crops.intensity), job)
     store.fill(target, 0, frames, len(frames), job)
     store.weigh(target, region, job, sampler)
     return store.open_sources(target, region, job, sampler)[0]

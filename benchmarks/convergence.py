@@ -21,20 +21,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.arrow_control import stored
 from benchmarks.common import emit
-from benchmarks.time_to_quality import LOOK, times_to_look
+from benchmarks.time_to_quality import LOOK, reached, times_to_look
 from tapray.config import JobConfig, PretrainConfig, SamplerKind
-from tapray.crops.draw import CropStream, Region
-from tapray.crops.normalise import frame_ranges
+from tapray.crops.draw import CropStream
 from tapray.data.movies import open_movie
 from tapray.model.backbones import PRESETS
-from tapray.pretrain import frames as store
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.loop import validate
 from tapray.pretrain.trainer import Trainer
 
 MOVIES = {"hela": ("Fluo-N2DL-HeLa/01", "sqrt"), "psc": ("PhC-C2DL-PSC/01", "linear")}
 HELD_OUT = 0.3  # of the frames, the first ones
+LEVELS = (0.55, 0.6, 0.65, 0.7)  # of the arrow accuracy for crops drawn by change
 ARMS: dict[str, dict[str, Any]] = {
     **{name: {"preset": name} for name in PRESETS},
     **{f"unet-12s2, {kind}": {"sampler": kind} for kind in SamplerKind if kind is not SamplerKind.CHANGE},
@@ -44,12 +44,8 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def stream(frames: NDArray[Any], job: JobConfig, kind: SamplerKind, folder: Path) -> CropStream:
     """Crops of these frames, drawn by that sampler."""
-    region = Region("m", 0, len(frames), 0, 0, *frames.shape[1:])
-    target = store.region_folder(folder, region)
-    store.create(target, region, frames.dtype, frame_ranges(frames, job.crops.intensity), job)
-    store.fill(target, 0, frames, len(frames), job)
-    store.weigh(target, region, job, kind)
-    return store.open_stream(folder, [region], job, kind, 0)
+    found = [stored("m", frames, job, kind, folder)]
+    return CropStream(found, job.pretrain.size, job.pretrain.frames, job.crops.intensity, 0)
 
 
 def curve(
@@ -76,16 +72,9 @@ def curve(
         net = trainer.net.eval()
         found = {name: validate(net, batches)[0] for name, batches in looks.items()}
         net.train()
-        points.append({"step": trainer.step, "seconds": clock, **found})
+        pairs = trainer.step * own.pretrain.batch
+        points.append({"step": trainer.step, "pairs": pairs, "seconds": clock, **found})
     return points
-
-
-def reached(points: list[dict[str, float]], level: float) -> dict[str, float] | None:
-    """The first look at that accuracy for crops drawn by change."""
-    for point in points:
-        if point["arrow_change"] >= level:
-            return {"step": point["step"], "seconds": point["seconds"]}
-    return None
 
 
 def main() -> None:
@@ -111,7 +100,7 @@ def main() -> None:
                 points = curve(used, intensity, settings, given.minutes, Path(scratch))
             figures[name][arm] = {
                 "last": points[-1],
-                "reached": {str(level): reached(points, level) for level in (0.55, 0.6, 0.65, 0.7)},
+                "reached": {str(level): reached(points, "arrow_change", level) for level in LEVELS},
                 "curve": points,
             }
             print(name, arm, json.dumps(points[-1]), file=sys.stderr, flush=True)
