@@ -63,9 +63,9 @@ def configured(size: int, batch: int, **pretrain: Any) -> JobConfig:
     return JobConfig.model_validate({"simulate": {}, "pretrain": given})
 
 
-def published(size: int, batch: int) -> Callable[[], Any]:
+def published(size: int, batch: int, preset: str = "unet-32") -> Callable[[], Any]:
     """A step as published: single precision, default memory layout, Adam (arXiv 2411.03924, section 3)."""
-    net = TapNet("unet-32")
+    net = TapNet(preset)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, weight_decay=1e-6)
     crops, first = torch.rand(batch, 2, size, size), torch.arange(batch) % 2
 
@@ -86,11 +86,11 @@ def ours(size: int, batch: int, **pretrain: Any) -> Callable[[], Any]:
     return lambda: trainer.train_step(crops, first)
 
 
-def operations(size: int, batch: int) -> float:
-    """Floating point operations of a step, forward and backward."""
+def operations(size: int, preset: str = "unet-32") -> float:
+    """Floating point operations of a step with one crop pair more, forward and backward."""
     with FlopCounterMode(display=False) as counter:
-        published(size, batch)()
-    return float(counter.get_total_flops())
+        published(size, 2, preset)()
+    return float(counter.get_total_flops()) / 2
 
 
 def matrix_rate(repeats: int) -> float:
@@ -105,7 +105,7 @@ def step(repeats: int, names: list[str]) -> dict[str, Any]:
     rate = matrix_rate(max(repeats, 5))
     figures["matrix_gflops"] = rate / 1e9
     for size, batch in ((48, 16), (96, 8)):
-        needed = operations(size, batch)
+        needed = batch * operations(size)
         arms = {name: ours(size, batch, **OPTIONS[name]) for name in names}
         found = rounds({"published": published(size, batch), **arms}, repeats)
         figures[f"size_{size}"] = {"gflop_per_pair": needed / batch / 1e9} | {

@@ -131,7 +131,7 @@ def test_pretraining_draws_the_same_place_of_every_channel(tmp_path: Path) -> No
     np.testing.assert_allclose(np.load(target / "scores-1.npy")[2], np.mean(each, axis=0), rtol=1e-5)
     stream = store.open_stream(tmp_path, [region], config, SamplerKind.CHANGE, 0)
     positions = stream.positions(0, 0, 20)
-    crops = stream.cut(positions)
+    crops = normalise(*stream.cut(positions), "linear")
     assert crops.shape == (20, 3, 2, 16, 16)
     whole = normalise(frames, ranges, "linear")
     for (_, t, y, x), crop in zip(positions, crops, strict=True):
@@ -182,5 +182,6 @@ def test_a_whole_job_of_two_channels(
     assert len(list((tmp_path / "found").iterdir())) == 2
     assert tapray("predict", model, movie, "--channel", "1", *options) == 2
     assert "has 1 channel(s), the model sees 2; name the channels with --channel" in capsys.readouterr().err
-    assert tapray("inspect", movie, "--axes", "TCYX", "--channel", "0", "--channel", "1") == 0
+    options = ("--axes", "TCYX", "--out", tmp_path)
+    assert tapray("inspect", movie, *options, "--channel", "0", "--channel", "1") == 0
     assert "channel 0 and 1 of 3" in capsys.readouterr().out

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from tapray.crops.normalise import normalise
 from tapray.crops.samplers import STRIDE
+
+FEW = 64  # crops cut at a time: what lies between their frames and the batch stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,25 @@ class CropStream:
             out[rows] = np.column_stack([source[rows], t, corner])
         return out
 
-    def cut(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Normalised crops (B, S, size, size) or (B, S, C, size, size) float32 at `positions` (B, 4)."""
+    def cut(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.generic], NDArray[np.float32]]:
+        """Raw crops at `positions` (B, 4), in the movies' dtype, and what they are to be normalised by.
+
+        Returns:
+            (B, S, size, size) or (B, S, C, size, size), and percentiles (B, S, 2) or (B, S, C, 2).
+        """
         channels = self.sources[0].frames.shape[1:-2]
-        out = np.empty((len(positions), self.frames, *channels, self.size, self.size), dtype=np.float32)
+        dtype = np.result_type(*(source.frames.dtype for source in self.sources)).newbyteorder("=")
+        raw = np.empty((len(positions), self.frames, *channels, self.size, self.size), dtype)
+        ranges = np.empty((*raw.shape[:-2], 2), np.float32)
         for index in np.unique(positions[:, 0]):
-            rows = np.flatnonzero(positions[:, 0] == index)
-            src = self.sources[index]
+            src, own = self.sources[index], np.flatnonzero(positions[:, 0] == index)
             windows = sliding_window_view(src.frames, (self.size, self.size), axis=(-2, -1))
-            t = positions[rows, 1, None] + src.delta * np.arange(self.frames)
             every = [slice(None)] * len(channels)
-            raw = windows[(t, *every, positions[rows, 2, None], positions[rows, 3, None])]
-            out[rows] = normalise(raw, src.ranges[t], self.intensity)
-        return out
+            for rows in np.array_split(own, -(-len(own) // FEW)):
+                t = positions[rows, 1, None] + src.delta * np.arange(self.frames)
+                raw[rows] = windows[(t, *every, positions[rows, 2, None], positions[rows, 3, None])]
+                ranges[rows] = src.ranges[t]
+        return raw, ranges
 
 
 def _draw(source: Source, u: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

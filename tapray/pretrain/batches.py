@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tapray.config import PretrainConfig
@@ -36,12 +37,20 @@ class Batches:
     def crops(self, epoch: int, step: int) -> Tensor:
         """This worker's crops of a step, in order of time, on its device."""
         positions = self.stream.positions(epoch, step, self.config.batch)[self.rank :: self.world]
-        return torch.from_numpy(self.stream.cut(positions)).to(self.device)
+        raw, ranges = (self._sent(array) for array in self.stream.cut(positions))
+        return normalised(raw, ranges, self.stream.intensity)
 
     def augmented(self, crops: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """What `train` returns for these crops."""
         generator = self._generator(epoch, step)
         return roll(augment(crops, self.config.augment, generator), generator)
+
+    def _sent(self, array: NDArray[np.generic]) -> Tensor:
+        """On the device; a GPU goes on computing meanwhile."""
+        tensor = torch.from_numpy(array)
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def _generator(self, epoch: int, step: int) -> torch.Generator:
         """Independent of all other steps and ranks."""
@@ -49,3 +58,19 @@ class Batches:
             1, np.uint64
         )
         return torch.Generator(self.device).manual_seed(int(state[0] >> 1))
+
+
+def normalised(raw: Tensor, ranges: Tensor, intensity: str) -> Tensor:
+    """What crops.normalise.normalise makes of arrays, to the last bit, on the device of the tensors.
+
+    Args:
+        raw: (..., H, W), any real dtype, may be overwritten; ranges: (..., 2) float32.
+
+    Returns:
+        (..., H, W) float32.
+    """
+    out = raw.to(torch.float32)
+    if intensity == "sqrt":
+        out = out.double().clamp_(min=0).sqrt_().float()  # a float32's own root is not always the nearest
+    low, high = ranges[..., None, None].unbind(-3)
+    return out.sub_(low).div_(high - low)

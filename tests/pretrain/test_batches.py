@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tapray.crops.draw import CropStream
-from tapray.crops.normalise import frame_ranges
+from tapray.crops.normalise import frame_ranges, normalise
 from tapray.crops.samplers import grid_shape
 from tapray.pretrain.batches import Batches
 from tests.crops.sources import source_of
@@ -17,7 +17,8 @@ from tests.pretrain.made import SIZE, config, noise, stream
 @pytest.mark.parametrize("world", [1, 2, 4, 3])
 def test_the_workers_together_see_the_same_crops_however_many_they_are(world: int) -> None:
     settings, frames = config(augment="none"), noise()
-    whole = stream(frames).cut(stream(frames).positions(1, 2, settings.batch))
+    raw, ranges = stream(frames).cut(stream(frames).positions(1, 2, settings.batch))
+    whole = normalise(raw, ranges, "linear")
     shares = []
     for rank in range(world):
         pairs, first = Batches(stream(frames), settings, rank, world).train(1, 2)
@@ -59,6 +60,30 @@ def test_ranges_are_those_of_the_frames_a_crop_is_from() -> None:
     frames = noise()
     ranges = frame_ranges(frames, "linear")
     exact = source_of(frames, ranges, np.ones((7, *grid_shape(40, 40, SIZE))))
-    pairs = CropStream([exact], SIZE, 2, "linear", 0).cut(np.array([[0, 3, 0, 0]]))
-    expected = (frames[3, :SIZE, :SIZE] - ranges[3, 0]) / (ranges[3, 1] - ranges[3, 0])
-    np.testing.assert_allclose(pairs[0, 0], expected, rtol=1e-5)
+    raw, found = CropStream([exact], SIZE, 2, "linear", 0).cut(np.array([[0, 3, 0, 0]]))
+    assert np.array_equal(raw[0, 0], frames[3, :SIZE, :SIZE])
+    assert np.array_equal(found[0], ranges[3:5])
+
+
+@pytest.mark.parametrize("intensity", ["linear", "sqrt"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", ">u2", "i2", "u4", "i4", "u8", "f2", "f4", ">f4", "f8"])
+def test_crops_are_normalised_as_arrays_are(dtype: str, intensity: str) -> None:
+    frames = (noise() // 4 if dtype == "u1" else noise()).astype(dtype)
+    source = source_of(frames, frame_ranges(frames, intensity), np.ones((7, *grid_shape(40, 40, SIZE))))
+    drawn = CropStream([source], SIZE, 2, intensity, 0)
+    crops = Batches(drawn, config(batch=64)).crops(0, 0)
+    expected = normalise(*drawn.cut(drawn.positions(0, 0, 64)), intensity)
+    assert np.array_equal(crops.numpy(), expected)
+
+
+def test_movies_of_different_dtypes_are_drawn_from_together() -> None:
+    arrays = [noise(), noise(seed=1).astype(np.int16), noise(seed=2).astype(np.float32)]
+    weights = np.ones((7, *grid_shape(40, 40, SIZE)))
+    sources = [source_of(frames, frame_ranges(frames, "linear"), weights) for frames in arrays]
+    drawn = CropStream(sources, SIZE, 2, "linear", 0)
+    positions = drawn.positions(0, 0, 64)
+    raw, ranges = drawn.cut(positions)
+    for (index, t, y, x), pair, limits in zip(positions, raw, ranges, strict=True):
+        assert np.array_equal(pair, arrays[index][t : t + 2, y : y + SIZE, x : x + SIZE])
+        assert np.array_equal(limits, sources[index].ranges[t : t + 2])
+    assert set(positions[:, 0]) == {0, 1, 2}

@@ -1,0 +1,152 @@
+"""How fast is pretraining on a GPU? Says so where there is none. In one process, without Ray.
+
+`step`: crop pairs a second of each backbone's optimiser step in fp32, bf16 and bf16 compiled, and the share
+of the rate of a plain bf16 matrix product. `parts`: of our recipe, what one step takes in the CPU's drawing
+and cutting, and on the GPU in augmentation and the net. `loop`: the whole training loop with its records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common import emit
+from benchmarks.step_speed import batches, configured, operations, rounds
+from tapray.model.backbones import PRESETS
+from tapray.pretrain.batches import Batches
+from tapray.pretrain.checkpoints import Checkpoints
+from tapray.pretrain.loop import Team, run
+from tapray.pretrain.trainer import Trainer
+
+GPU = torch.device("cuda")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "bf16": {"precision": "bf16"},
+    "bf16_channels_last": {"precision": "bf16", "channels_last": True},
+    "bf16_compile": {"precision": "bf16", "compile": True},
+    "bf16_compile_channels_last": {"precision": "bf16", "compile": True, "channels_last": True},
+}
+LONG = 100
+SHAPES = {48: 2048, 96: 512}  # size and batch: as many pixels each
+
+
+def several(work: Callable[[], Any], times: int = 5) -> Callable[[], None]:
+    """Some calls, until the GPU is done with them."""
+
+    def calls() -> None:
+        for _ in range(times):
+            work()
+        torch.cuda.synchronize()
+
+    return calls
+
+
+def matrix_rate(repeats: int) -> float:
+    """Floating point operations a second of a product of two matrices of 8192 x 8192 in bf16."""
+    a = torch.randn(8192, 8192, device=GPU, dtype=torch.bfloat16)
+    return 5 * 2 * 8192**3 / rounds({"product": several(lambda: a @ a)}, repeats)["product"]
+
+
+def trainer(preset: str, size: int, **pretrain: Any) -> Trainer:
+    return Trainer(configured(size, SHAPES[size], preset=preset, **pretrain).pretrain, 0, 1, GPU)
+
+
+def step(presets: list[str], options: list[str], repeats: int) -> dict[str, Any]:
+    """By backbone and size of crop."""
+    rate = matrix_rate(repeats)
+    figures: dict[str, Any] = {"matrix_tflops": rate / 1e12}
+    for preset in presets:
+        for size, batch in SHAPES.items():
+            crops = torch.rand(batch, 2, size, size, device=GPU)
+            first = torch.arange(batch, device=GPU) % 2
+            steps = {
+                name: several(partial(trainer(preset, size, **OPTIONS[name]).train_step, crops, first))
+                for name in options
+            }
+            needed = operations(size, preset)
+            row: dict[str, Any] = {"gflop_per_pair": needed / 1e9, "batch": batch}
+            for name, taken in rounds(steps, repeats).items():
+                speed = 5 * batch / taken
+                row[name] = {"pairs_per_s": speed, "to_matrix_rate": speed * needed / rate}
+            figures[f"{preset}, {size} px"] = row
+            print(json.dumps({f"{preset}, {size} px": row}), file=sys.stderr, flush=True)
+            torch.compiler.reset()
+    return figures
+
+
+def drawn(folder: Path, size: int, batch: int, **pretrain: Any) -> Batches:
+    """Crops of the movie of step_speed, to the GPU."""
+    made = batches(folder, size, batch, **pretrain)
+    return Batches(made.stream, made.config, device=GPU)
+
+
+def parts(folder: Path, repeats: int) -> dict[str, Any]:
+    """Seconds of a step's parts, each by itself."""
+    figures = {}
+    for size, batch in SHAPES.items():
+        own = drawn(folder, size, batch, augment="paper", precision="bf16")
+        crops = own.crops(0, 0)
+        given = own.augmented(crops, 0, 0)
+        work = {
+            "crops": several(partial(own.crops, 0, 1)),
+            "augment": several(partial(own.augmented, crops, 0, 1)),
+            "model": several(partial(Trainer(own.config, 0, 1, GPU).train_step, *given)),
+        }
+        taken = rounds(work, repeats)
+        figures[f"{size} px"] = {"batch": batch} | {name: one / 5 for name, one in taken.items()}
+    return figures
+
+
+def loop(folder: Path) -> dict[str, Any]:
+    """The median over the records after the first epoch."""
+    figures = {}
+    for size, batch in SHAPES.items():
+        own = drawn(folder, size, batch, precision="bf16", epochs=3, steps_per_epoch=LONG, val_batches=1)
+        log, saved = folder / f"{size}.jsonl", folder / f"saved_{size}"
+        saved.mkdir()
+        start = time.perf_counter()
+        run(Trainer(own.config, 0, 1, GPU), own, own, Checkpoints(saved, 1), log, Team())
+        records = [json.loads(line) for line in log.read_text().splitlines()]
+        late = [record for record in records if record["epoch"] > 0]
+        names = ("pairs_per_s", "wait", "gpu_memory_gb", "cpu")
+        figures[f"{size} px"] = {name: statistics.median(each[name] for each in late) for name in names} | {
+            "batch": batch,
+            "seconds": time.perf_counter() - start,
+            "val_arrow": records[-1]["val_arrow"],
+        }
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["parts", "loop", "step"])
+    parser.add_argument("--options", nargs="+", default=[*OPTIONS], choices=[*OPTIONS])
+    parser.add_argument("--presets", nargs="+", default=["unet-12s2", "unet-32"], choices=[*PRESETS])
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        emit("gpu_speed", {"gpu": "none available"})
+        return
+    figures: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+    with tempfile.TemporaryDirectory() as name:
+        if "parts" in given.parts:
+            figures["seconds"] = parts(Path(name), given.repeats)
+        if "loop" in given.parts:
+            figures["loop"] = loop(Path(name))
+    if "step" in given.parts:
+        figures["step"] = step(given.presets, given.options, given.repeats)
+    emit("gpu_speed", {**vars(given), **figures})
+
+
+if __name__ == "__main__":
+    main()
