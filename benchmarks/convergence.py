@@ -69,9 +69,7 @@ def curve(
     train = Batches(stream(frames[cut:], own, own.pretrain.sampler, folder / "train"), own.pretrain)
     trainer, points = Trainer(own.pretrain, 0), []
     for clock in times_to_look(trainer, train, 0.0, 60 * minutes):
-        net = trainer.net.eval()
-        found = {name: validate(net, batches)[0] for name, batches in looks.items()}
-        net.train()
+        found = {name: validate(trainer.net, batches)[0] for name, batches in looks.items()}
         pairs = trainer.step * own.pretrain.batch
         points.append({"step": trainer.step, "pairs": pairs, "seconds": clock, **found})
     return points

@@ -23,7 +23,6 @@ import torch
 from benchmarks.common import emit
 from benchmarks.step_speed import batches, configured, operations, rounds
 from tapray.model.backbones import PRESETS
-from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
 from tapray.pretrain.loop import Team, run
 from tapray.pretrain.trainer import Trainer
@@ -36,15 +35,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bf16_compile": {"precision": "bf16", "compile": True},
     "bf16_compile_channels_last": {"precision": "bf16", "compile": True, "channels_last": True},
 }
-LONG = 100
+LONG = 100  # steps of an epoch of the loop
+CALLS = 5  # of a step that are timed together
 SHAPES = {48: 2048, 96: 512}  # size and batch: as many pixels each
 
 
-def several(work: Callable[[], Any], times: int = 5) -> Callable[[], None]:
+def several(work: Callable[[], Any]) -> Callable[[], None]:
     """Some calls, until the GPU is done with them."""
 
     def calls() -> None:
-        for _ in range(times):
+        for _ in range(CALLS):
             work()
         torch.cuda.synchronize()
 
@@ -54,7 +54,7 @@ def several(work: Callable[[], Any], times: int = 5) -> Callable[[], None]:
 def matrix_rate(repeats: int) -> float:
     """Floating point operations a second of a product of two matrices of 8192 x 8192 in bf16."""
     a = torch.randn(8192, 8192, device=GPU, dtype=torch.bfloat16)
-    return 5 * 2 * 8192**3 / rounds({"product": several(lambda: a @ a)}, repeats)["product"]
+    return CALLS * 2 * 8192**3 / rounds({"product": several(lambda: a @ a)}, repeats)["product"]
 
 
 def trainer(preset: str, size: int, **pretrain: Any) -> Trainer:
@@ -76,7 +76,7 @@ def step(presets: list[str], options: list[str], repeats: int) -> dict[str, Any]
             needed = operations(size, preset)
             row: dict[str, Any] = {"gflop_per_pair": needed / 1e9, "batch": batch}
             for name, taken in rounds(steps, repeats).items():
-                speed = 5 * batch / taken
+                speed = CALLS * batch / taken
                 row[name] = {"pairs_per_s": speed, "to_matrix_rate": speed * needed / rate}
             figures[f"{preset}, {size} px"] = row
             print(json.dumps({f"{preset}, {size} px": row}), file=sys.stderr, flush=True)
@@ -84,17 +84,11 @@ def step(presets: list[str], options: list[str], repeats: int) -> dict[str, Any]
     return figures
 
 
-def drawn(folder: Path, size: int, batch: int, **pretrain: Any) -> Batches:
-    """Crops of the movie of step_speed, to the GPU."""
-    made = batches(folder, size, batch, **pretrain)
-    return Batches(made.stream, made.config, device=GPU)
-
-
 def parts(folder: Path, repeats: int) -> dict[str, Any]:
     """Seconds of a step's parts, each by itself."""
     figures = {}
     for size, batch in SHAPES.items():
-        own = drawn(folder, size, batch, augment="paper", precision="bf16")
+        own = batches(folder, size, batch, GPU, augment="paper", precision="bf16")
         crops = own.crops(0, 0)
         given = own.augmented(crops, 0, 0)
         work = {
@@ -103,7 +97,7 @@ def parts(folder: Path, repeats: int) -> dict[str, Any]:
             "model": several(partial(Trainer(own.config, 0, 1, GPU).train_step, *given)),
         }
         taken = rounds(work, repeats)
-        figures[f"{size} px"] = {"batch": batch} | {name: one / 5 for name, one in taken.items()}
+        figures[f"{size} px"] = {"batch": batch} | {name: one / CALLS for name, one in taken.items()}
     return figures
 
 
@@ -111,7 +105,9 @@ def loop(folder: Path) -> dict[str, Any]:
     """The median over the records after the first epoch."""
     figures = {}
     for size, batch in SHAPES.items():
-        own = drawn(folder, size, batch, precision="bf16", epochs=3, steps_per_epoch=LONG, val_batches=1)
+        own = batches(
+            folder, size, batch, GPU, precision="bf16", epochs=3, steps_per_epoch=LONG, val_batches=1
+        )
         log, saved = folder / f"{size}.jsonl", folder / f"saved_{size}"
         saved.mkdir()
         start = time.perf_counter()

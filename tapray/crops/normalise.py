@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 PERCENTILES = (1.0, 99.8)
+Values = TypeVar("Values", NDArray[np.float32], "Tensor")
 
 
 def frame_ranges(frames: NDArray[np.generic], intensity: str) -> NDArray[np.float32]:
@@ -59,7 +63,11 @@ def normalise(pairs: NDArray[np.generic], ranges: NDArray[np.float32], intensity
     Returns:
         (..., H, W) float32, not clipped.
     """
-    out = transform(pairs, intensity)
-    out -= ranges[..., 0, None, None]
-    out /= (ranges[..., 1] - ranges[..., 0])[..., None, None]
-    return out
+    return scale(transform(pairs, intensity), ranges)
+
+
+def scale(values: Values, ranges: Values) -> Values:
+    """The second half of `normalise`: maps transformed (..., H, W) by (..., 2), in place."""
+    values -= ranges[..., 0, None, None]
+    values /= (ranges[..., 1] - ranges[..., 0])[..., None, None]
+    return values

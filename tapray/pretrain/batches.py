@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tapray.config import PretrainConfig
 from tapray.crops.draw import CropStream
+from tapray.crops.normalise import scale
 from tapray.model.augment import augment, roll
 
 VALIDATION_EPOCH = 2**31  # an epoch number no training reaches: validation crops stay the same
@@ -48,9 +49,9 @@ class Batches:
     def _sent(self, array: NDArray[np.generic]) -> Tensor:
         """On the device; a GPU goes on computing meanwhile."""
         tensor = torch.from_numpy(array)
-        if self.device.type != "cuda":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def _generator(self, epoch: int, step: int) -> torch.Generator:
         """Independent of all other steps and ranks."""
@@ -72,5 +73,4 @@ def normalised(raw: Tensor, ranges: Tensor, intensity: str) -> Tensor:
     out = raw.to(torch.float32)
     if intensity == "sqrt":
         out = out.double().clamp_(min=0).sqrt_().float()  # a float32's own root is not always the nearest
-    low, high = ranges[..., None, None].unbind(-3)
-    return out.sub_(low).div_(high - low)
+    return scale(out, ranges)
