@@ -23,8 +23,9 @@ test: $(READY)
 test-fast: $(READY)  ## without Ray, MLflow and whole jobs
 	$(BIN)/python -m pytest -m "not slow"
 
-test-faults: $(READY)  ## what dies while pretraining goes on costs nothing; the rows with a full disk need root
+test-faults: $(READY)  ## what dies while pretraining or a study goes on costs nothing; a full disk needs root
 	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.study_faults
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import emit
+from benchmarks.common import emit, store_frames
 from tapray.config import JobConfig, PretrainConfig, SamplerKind, SimulateConfig
 from tapray.crops.draw import CropStream, Source
-from tapray.crops.normalise import frame_ranges
 from tapray.crops.splits import whole
 from tapray.data.simulate import simulate_movie
 from tapray.pretrain import frames as store
@@ -42,11 +41,8 @@ def source(
 def stored(name: str, frames: NDArray[Any], job: JobConfig, sampler: SamplerKind, folder: Path) -> Source:
     """All of these frames (T, H, W), with the drawing weights of a sampler, its files in `folder`."""
     region = whole(name, frames.shape)
-    target = store.region_folder(folder, region)
-    store.create(target, region, frames.dtype, frame_ranges(frames, job.crops.intensity), job)
-    store.fill(target, 0, frames, len(frames), job)
-    store.weigh(target, region, job, sampler)
-    return store.open_sources(target, region, job, sampler)[0]
+    store_frames(folder, region, lambda first, last: frames[first:last], job, sampler)
+    return store.open_sources(store.region_folder(folder, region), region, job, sampler)[0]
 
 
 def arrow(config: SimulateConfig, pretrain: PretrainConfig, movies: int, folder: Path) -> dict[str, float]:

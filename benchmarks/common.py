@@ -6,12 +6,19 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
+import torch
 from numpy.typing import NDArray
+
+from tapray.config import JobConfig, SamplerKind
+from tapray.crops.draw import Region
+from tapray.crops.normalise import frame_ranges
+from tapray.pretrain import frames as store
 
 
 def emit(name: str, figures: dict[str, Any]) -> None:
@@ -29,7 +36,7 @@ def commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and Python."""
+    """Processor, cores, memory, Python, and the GPU where there is one."""
     info = Path("/proc/cpuinfo")
     names = (
         [line for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -37,12 +44,43 @@ def machine() -> dict[str, Any]:
         else []
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return gpu | {
         "processor": names[0].split(":", 1)[1].strip() if names else platform.processor(),
         "cores": os.cpu_count(),
         "memory_gb": round(memory / 1e9, 1),
         "python": platform.python_version(),
     }
+
+
+def store_frames(
+    folder: Path,
+    region: Region,
+    read: Callable[[int, int], NDArray[Any]],
+    config: JobConfig,
+    *kinds: SamplerKind,
+) -> None:
+    """A region's frames with the drawing weights of some samplers, as the pretraining stage leaves them.
+
+    read: whole frames (n, H, W) from one to another of the movie; 16 at a time are held.
+    """
+    target, delta = store.region_folder(folder, region), max(config.deltas)
+    if not (target / "frames.npy").exists():
+        starts = range(region.start, region.stop, 16)
+        ranges = [
+            frame_ranges(read(first, min(first + 16, region.stop)), config.crops.intensity)
+            for first in starts
+        ]
+        store.create(
+            target, region, read(region.start, region.start + 1).dtype, np.concatenate(ranges), config
+        )
+        for first in starts:
+            frames = read(first, min(first + 16 + delta, region.stop))
+            cut = frames[:, region.top : region.bottom, region.left : region.right]
+            store.fill(target, first - region.start, cut, min(16, region.stop - first), config)
+    for kind in kinds:
+        if not (target / f"pairs-{config.deltas[0]}-{kind}.npy").exists():
+            store.weigh(target, region, config, kind)
 
 
 def texture(height: int, width: int, seed: int = 0) -> NDArray[np.uint16]:

@@ -5,7 +5,8 @@
 Each arm trains by the default recipe in this process, on the last 70 % of the movie's frames, until its steps
 or its time are over; the clock stands still while it is looked at, on 2048 crops of 48 px of the first
 frames, drawn by change and uniformly, the same for every arm. `shuffled` is the control: the same frames in
-an order of chance, in which time has no arrow, looked at on shuffled frames too. It must stay at 0.5.
+an order of chance, in which time has no arrow, looked at on shuffled frames too. It must stay at 0.5. With
+`--device cuda` seconds are the GPU's, and meaningless where several runs share it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ def stream(frames: NDArray[Any], job: JobConfig, kind: SamplerKind, folder: Path
 
 
 def curve(
-    frames: NDArray[Any], intensity: str, given: dict[str, Any], minutes: float, folder: Path
+    frames: NDArray[Any],
+    intensity: str,
+    given: dict[str, Any],
+    minutes: float,
+    folder: Path,
+    device: torch.device,
 ) -> list[dict[str, float]]:
     """Steps, seconds and arrow accuracies of one arm."""
 
@@ -63,11 +69,14 @@ def curve(
     held_out = frames[: cut - own.crops.delta]  # no frame is in both
     kinds = (SamplerKind.CHANGE, SamplerKind.UNIFORM)
     looks = {
-        f"arrow_{kind}": Batches(stream(held_out, look, kind, folder / f"look-{kind}"), look.pretrain)
+        f"arrow_{kind}": Batches(
+            stream(held_out, look, kind, folder / f"look-{kind}"), look.pretrain, device=device
+        )
         for kind in kinds
     }
-    train = Batches(stream(frames[cut:], own, own.pretrain.sampler, folder / "train"), own.pretrain)
-    trainer, points = Trainer(own.pretrain, 0), []
+    crops = stream(frames[cut:], own, own.pretrain.sampler, folder / "train")
+    train = Batches(crops, own.pretrain, device=device)
+    trainer, points = Trainer(own.pretrain, 0, device=device), []
     for clock in times_to_look(trainer, train, 0.0, 60 * minutes):
         found = {name: validate(trainer.net, batches)[0] for name, batches in looks.items()}
         pairs = trainer.step * own.pretrain.batch
@@ -82,6 +91,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[*ARMS])
     parser.add_argument("--minutes", type=float, default=6, help="of training, at most, for each arm")
     parser.add_argument("--epochs", type=int, default=PretrainConfig().epochs)
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     torch.set_num_threads(2)
     figures: dict[str, Any] = {}
@@ -95,7 +105,8 @@ def main() -> None:
             settings = {**ARMS[arm], "epochs": given.epochs}
             with tempfile.TemporaryDirectory() as scratch:
                 used = mixed if "shuffled" in arm else frames
-                points = curve(used, intensity, settings, given.minutes, Path(scratch))
+                device = torch.device(given.device)
+                points = curve(used, intensity, settings, given.minutes, Path(scratch), device)
             figures[name][arm] = {
                 "last": points[-1],
                 "reached": {str(level): reached(points, "arrow_change", level) for level in LEVELS},

@@ -40,9 +40,7 @@ STUDY: dict[str, Any] = {
     "study": {"budgets": [2]},
     "ray": {"num_cpus": 2},
 }
-
-
-LONGER = {"epochs": 40}  # Ray takes a minute to see a new node
+LONGER = 40  # epochs: Ray takes a minute to see a new node
 
 
 class Running:
@@ -223,7 +221,7 @@ def node_joins(base: Path, folder: Path) -> dict[str, Any]:
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     ray = {"address": cluster.address, "train_workers": [1, 2]}
-    prepared(base, folder, ray=ray, pretrain={**STUDY["pretrain"], **LONGER})
+    prepared(base, folder, ray=ray, pretrain={**STUDY["pretrain"], "epochs": LONGER})
     try:
         running = Running(folder)
         running.until(HARM_AT)
@@ -242,7 +240,7 @@ def node_joins(base: Path, folder: Path) -> dict[str, Any]:
         "at_step": before,
         "two_workers_from": next(record["step"] for record in records if record["workers"] == 2),
         "seconds_to_resize": round(recovered, 1),
-        "every_step_once": steps == list(range(10, LONGER["epochs"] * 30 + 1, 10)),
+        "every_step_once": steps == list(range(10, LONGER * 30 + 1, 10)),
         "val_arrow": records[-1]["val_arrow"],
     }
 

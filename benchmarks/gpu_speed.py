@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import emit
-from benchmarks.step_speed import batches, configured, operations, rounds
+from benchmarks.step_speed import batches, configured, matrix_rate, operations, rounds
 from tapray.model.backbones import PRESETS
 from tapray.pretrain.checkpoints import Checkpoints
 from tapray.pretrain.loop import Team, run
@@ -51,19 +51,13 @@ def several(work: Callable[[], Any]) -> Callable[[], None]:
     return calls
 
 
-def matrix_rate(repeats: int) -> float:
-    """Floating point operations a second of a product of two matrices of 8192 x 8192 in bf16."""
-    a = torch.randn(8192, 8192, device=GPU, dtype=torch.bfloat16)
-    return CALLS * 2 * 8192**3 / rounds({"product": several(lambda: a @ a)}, repeats)["product"]
-
-
 def trainer(preset: str, size: int, **pretrain: Any) -> Trainer:
     return Trainer(configured(size, SHAPES[size], preset=preset, **pretrain).pretrain, 0, 1, GPU)
 
 
 def step(presets: list[str], options: list[str], repeats: int) -> dict[str, Any]:
     """By backbone and size of crop."""
-    rate = matrix_rate(repeats)
+    rate = matrix_rate(repeats, 8192, torch.bfloat16, GPU, several, CALLS)
     figures: dict[str, Any] = {"matrix_tflops": rate / 1e12}
     for preset in presets:
         for size, batch in SHAPES.items():
@@ -133,7 +127,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         emit("gpu_speed", {"gpu": "none available"})
         return
-    figures: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+    figures: dict[str, Any] = {"torch": torch.__version__}
     with tempfile.TemporaryDirectory() as name:
         if "parts" in given.parts:
             figures["seconds"] = parts(Path(name), given.repeats)

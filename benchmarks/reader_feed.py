@@ -15,12 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks.common import emit, write_movie
+from benchmarks.common import emit, store_frames, write_movie
 from tapray.config import JobConfig, SamplerKind
-from tapray.crops.normalise import frame_ranges
 from tapray.crops.splits import whole
 from tapray.data.movies import open_movie
 from tapray.model.backbones import PRESETS
@@ -32,14 +30,7 @@ from tapray.pretrain.trainer import Trainer
 def fill(folder: Path, path: Path, config: JobConfig) -> None:
     """The frames of the movie and their drawing weights."""
     movie = open_movie(path, "m")
-    region = whole("m", movie.shape)
-    target = store.region_folder(folder, region)
-    ranges = np.concatenate([frame_ranges(movie.read(t, t + 1), "linear") for t in range(movie.shape[0])])
-    store.create(target, region, movie.dtype, ranges, config)
-    for start in range(0, movie.shape[0], 16):
-        frames = movie.read(start, min(start + 17, movie.shape[0]))
-        store.fill(target, start, frames, min(16, movie.shape[0] - start), config)
-    store.weigh(target, region, config, SamplerKind.CHANGE)
+    store_frames(folder, whole("m", movie.shape), movie.read, config, SamplerKind.CHANGE)
 
 
 def worker(rank: int, world: int, folder: Path, path: Path, config: JobConfig, steps: int, out: Any) -> None:

@@ -94,10 +94,20 @@ def operations(size: int, preset: str = "unet-32") -> float:
     return float(counter.get_total_flops()) / 2
 
 
-def matrix_rate(repeats: int) -> float:
-    """Floating point operations a second of a product of two matrices of 2048 x 2048."""
-    a = torch.rand(2048, 2048)
-    return 2 * 2048**3 / rounds({"product": lambda: a @ a}, repeats)["product"]
+def matrix_rate(
+    repeats: int,
+    side: int = 2048,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
+    several: Callable[[Callable[[], Any]], Callable[[], Any]] = lambda work: work,
+    calls: int = 1,
+) -> float:
+    """Floating point operations a second of a product of two square matrices.
+
+    several: makes one timed work of so many calls.
+    """
+    a = torch.rand(side, side, device=device).to(dtype)
+    return calls * 2 * side**3 / rounds({"product": several(lambda: a @ a)}, repeats)["product"]
 
 
 def step(repeats: int, names: list[str]) -> dict[str, Any]:

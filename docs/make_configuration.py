@@ -32,6 +32,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "split": config.SplitConfig,
     "pretrain": config.PretrainConfig,
     "study": config.StudyConfig,
+    "cache": config.CacheConfig,
     "tracking": config.TrackingConfig,
     "ray": config.RayConfig,
 }
@@ -42,6 +43,10 @@ CHOICES: tuple[type[StrEnum], ...] = (
     config.SamplerKind,
     config.Init,
     config.HeadKind,
+    config.Layer,
+    config.Pooling,
+    config.ClassWeights,
+    config.Dimension,
 )
 # What has no comment in the source; a test refuses entries that are stale or have one by now.
 MEANINGS = {
@@ -74,13 +79,20 @@ MEANINGS = {
     "scale, shift, elastic deformation, noise",
     "PretrainConfig.val_batches": "batches that give the validation arrow accuracy, the same every epoch",
     "PretrainConfig.precision": "numbers that the net computes with; weights stay `fp32`",
+    "StudyConfig.search": "what a search varies, see [Studies](studies.md)",
+    "StudyConfig.sampler": "who proposes: Optuna's TPE or Gaussian process, chance, or a grid",
+    "Dimension.LEARNING_RATE": "the highest of the schedule",
+    "Dimension.WEIGHT_DECAY": "penalty on squared weights",
+    "Dimension.CLASS_WEIGHTS": "what a class counts in training",
+    "Dimension.DROPOUT": "share of what goes into the last layer that is left out in training",
+    "Pooling.CENTRE": "a narrow window and one of a third of the crop",
+    "Pooling.WHOLE": "a window of a quarter of the crop, and the whole of it",
     "StudyConfig.inits": "initialisations to compare",
     "StudyConfig.heads": "event heads to compare",
     "StudyConfig.budgets": "label budgets to compare; the largest must fit into the training split",
     "StudyConfig.negatives_per_event": "known negatives in a label budget of events, for each of them; of a "
     "budget of crops not read",
     "StudyConfig.batch": "crops a step of head training, classes in equal parts",
-    "StudyConfig.sampler": "how Optuna proposes settings after the first, fixed one",
     "HeadKind.LINEAR": "one fully connected layer on all features; published",
     "HeadKind.RESNET": "one residual block, mean over pixels and frames; published",
     "HeadKind.MLP": "features averaged on a 4 x 4 grid, one hidden layer",
@@ -98,7 +110,7 @@ MEANINGS = {
     "JobConfig.simulate": "simulated movies instead; `{}` for all defaults",
     **{
         f"JobConfig.{name}": f"see [below](#{name})"
-        for name in ("crops", "split", "pretrain", "study", "tracking", "ray")
+        for name in ("crops", "split", "pretrain", "study", "cache", "tracking", "ray")
     },
 }
 
@@ -113,17 +125,19 @@ line that names the key. Lengths are in pixels, times in frames. Paths of movies
 relative to the file that names them, the study or the collection. `tapray run` writes the whole
 configuration, defaults included, to `config.yaml` of the run folder; the movies of a collection are
 listed there. From Python the same keys go through `tapray.configfile.parse_config`, which opens no file;
-a study file, with or without `collection`, goes through `load_config`.
+a study file, with or without `collection`, goes through `load_config`, one with
+[variants](studies.md#variants) through `load_variants`.
 
-Only `out`, `ray` and `tracking` may change while a run folder stays in use; any other change asks for
-a new run folder.
+Only `out`, `cache`, `ray` and `tracking` may change while a run folder stays in use; any other change asks
+for a new run folder.
 """
 MOVIES = """
 A collection file holds this list alone, under `movies:`. What a path may be, and how wildcards and the
 placeholders of `name`, `field` and the annotations' paths are filled in: [Movies and formats](data.md).
 A name holds letters, digits and `_ . + -`; rows of an event table are found by it. `role` is needed where
 `split.kind` is `movie` without folds, and may be given where it is `field` without folds; movies of one
-field then share one. `condition` goes into `shard/manifest.json` and is not used otherwise.
+field then share one. Where movies are cut (`time_block`, `tile`), one with a `role` belongs to that split as
+a whole. `condition` goes into `shard/manifest.json` and is not used otherwise.
 """
 CLUSTER = """
 Where the job runs is decided here alone. Without `address` each command starts Ray on this machine
@@ -132,7 +146,12 @@ Then every node needs the same Python environment, and the run folder and the mo
 file system that all nodes see under the same path. Ray's token authentication is switched on
 (`RAY_AUTH_MODE=token`) unless the variable is set to something else. `RAY_ADDRESS` is not read.
 """
-NOTES = {"movies[]": MOVIES, "ray": CLUSTER}
+GPU = """
+On a GPU set `ray.use_gpu: true`, `ray.train_workers` to the number of GPUs, and here `precision: bf16`,
+`channels_last: true` and `compile: true`. Small batches are bound by starting kernels: take 512 crop pairs or
+more for each GPU, and a `learning_rate` to go with them. What it brings: [Measured](results.md#on-a-gpu).
+"""
+NOTES = {"movies[]": MOVIES, "pretrain": GPU, "ray": CLUSTER}
 
 
 def comments(source: str) -> dict[str, str]:

@@ -66,11 +66,22 @@ def _fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-def _job(study: Path, out: Path | None, force: list[str] | None, until: str, progress: str) -> None:
-    from tapray.configfile import load_config
+def _job(study: Path, out: Path | None, force: list[str] | None, until: str, progress: str) -> list[Path]:
+    """Runs every variant of a study; returns the run folders."""
+    from tapray.configfile import load_variants
     from tapray.job import run_job
 
-    run_job(load_config(study, out), until=until, force=force or [], reporter=_reporter(progress))
+    variants, reporter = load_variants(study, out), _reporter(progress)
+    folders = []
+    for name, config in variants.items():
+        if name:
+            reporter.say(f"variant {name}")
+        folders.append(run_job(config, until=until, force=force or [], reporter=reporter))
+    if until == "report" and len(variants) > 1:
+        from tapray.report.variants import write_comparison
+
+        reporter.say(f"tables of all variants: {write_comparison(folders)}")
+    return folders
 
 
 def _reporter(mode: str) -> Reporter:
@@ -113,9 +124,19 @@ def study_(study: Study, out: Out = None, force: Force = None, progress: Progres
 
 
 @app.command()
-def report(study: Study, out: Out = None, force: Force = None, progress: Progress = "rich") -> None:
+def report(
+    study: Study,
+    out: Out = None,
+    force: Force = None,
+    progress: Progress = "rich",
+    tables: Annotated[bool, typer.Option("--tables", help="Print the published tables too.")] = False,
+) -> None:
     """Tables, figures and the model, after the study."""
-    _job(study, out, force, "report", progress)
+    folders = _job(study, out, force, "report", progress)
+    if tables:
+        from tapray.report.variants import published_table, to_markdown
+
+        print(to_markdown(published_table(folders)), end="")
 
 
 @app.command()

@@ -52,6 +52,9 @@ class CropConfig(Section):
     margin: int = Field(2, ge=0)  # frames around an event that are neither event nor negative
     classes: Literal[2, 3] = 2  # event or not; or none, division, death
     background: Literal["keep", "reject"] = "keep"  # reject: no negatives on empty ground
+    # frozen features: of each crop by itself, or cut from those of whole frames, which is faster where crops
+    # overlap; these see what lies around a crop, so the leakage audit widens crops by their receptive field
+    features: Literal["crop", "frame"] = "crop"
 
 
 class SplitKind(StrEnum):
@@ -70,7 +73,8 @@ class SplitConfig(Section):
     kind: SplitKind = SplitKind.MOVIE
     # time_block: order of the blocks in time; tile: order of the strips along the axis.
     order: tuple[Role, Role, Role] = (Role.TRAIN, Role.VAL, Role.TEST)
-    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)  # of train, val, test
+    # of train, val, test; 0: no part of a movie that is cut, other movies have that role
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
     # frames left out between time blocks; None: delta, margin and the longest event's length
     gap: int | None = Field(None, ge=0)
     axis: Literal["y", "x"] = "x"  # tile: the strips lie side by side along this axis
@@ -83,8 +87,10 @@ class SplitConfig(Section):
     def _check(self) -> Self:
         if sorted(self.order) != sorted(Role):
             raise ValueError("order must name train, val and test once each")
-        if abs(sum(self.fractions) - 1) > 1e-6 or min(self.fractions) <= 0:
-            raise ValueError("fractions must be positive and sum to 1")
+        if abs(sum(self.fractions) - 1) > 1e-6 or min(self.fractions) < 0:
+            raise ValueError("fractions must not be negative and sum to 1")
+        if min(self.fractions) == 0 and self.kind not in (SplitKind.TIME_BLOCK, SplitKind.TILE):
+            raise ValueError("fractions may be 0 where movies are cut: time_block and tile")
         return self
 
 
@@ -101,6 +107,7 @@ class PretrainConfig(Section):
 
     preset: str = "unet-12s2"  # a name of tapray.model.backbones
     weights: Path | None = None  # folder of a pretrained model, taken as it is instead of training
+    repeats: int = Field(1, ge=1)  # independent pretrainings, shared among the seeds of a study
     size: int = Field(48, ge=16)
     frames: int = Field(2, ge=2, le=8)  # of a crop; more than two are rolled instead of swapped
     # frames from one frame of a crop to the next, drawn from all alike; None: crops.delta
@@ -134,6 +141,13 @@ class PretrainConfig(Section):
     pictures_every: int = Field(2, ge=1)  # epochs between pictures of what the net looks at
 
 
+class CacheConfig(Section):
+    """Pretrained nets and dense features, made once and shared by all studies that want the same."""
+
+    folder: Path | None = None  # None: cache/ beside the run folder
+    max_gb: float = Field(20, gt=0)  # of features: those not used for longest go first
+
+
 class Init(StrEnum):
     """Where an arm's encoder weights come from and whether they are trained."""
 
@@ -142,11 +156,18 @@ class Init(StrEnum):
     RANDOM_PAPER = "random_paper"  # published: batch-norm scales from N(0, 1), frozen
     END_TO_END = "end_to_end"  # random_default, trained on the labels alone
     FINE_TUNE = "fine_tune"  # pretrained, trained on the labels
+    IMAGENET = "imagenet"  # a ResNet-18 trained on photographs, frozen
+    DIFFERENCE = "difference"  # nothing learned: the second frame minus the first
 
     @property
     def frozen(self) -> bool:
         """Whether the encoder keeps its weights, so that its features are computed once."""
         return self not in (Init.END_TO_END, Init.FINE_TUNE)
+
+    @property
+    def is_tap(self) -> bool:
+        """Whether the encoder is a time arrow net, pretrained or not."""
+        return self not in (Init.IMAGENET, Init.DIFFERENCE)
 
 
 class HeadKind(StrEnum):
@@ -156,6 +177,41 @@ class HeadKind(StrEnum):
     RESNET = "resnet"
     MLP = "mlp"
     POOLED = "pooled"
+
+
+class Layer(StrEnum):
+    """Which of the encoder's maps a head sees."""
+
+    PROJECTION = "projection"  # the dense features (published)
+    BACKBONE = "backbone"  # what they are made from
+
+
+class Pooling(StrEnum):
+    """Where in a crop the pooled head looks."""
+
+    CENTRE = "centre"
+    WHOLE = "whole"
+
+
+class ClassWeights(StrEnum):
+    """What a class counts in training."""
+
+    BALANCED = "balanced"  # each class the same (published)
+    NATURAL = "natural"  # as many crops as it has
+
+
+class Dimension(StrEnum):
+    """What a search may vary; an arm that has no such thing goes without."""
+
+    LEARNING_RATE = "learning_rate"
+    WEIGHT_DECAY = "weight_decay"
+    DROPOUT = "dropout"
+    WIDTH = "width"  # of the heads mlp and resnet
+    POOLING = "pooling"  # of the head pooled
+    LAYER = "layer"  # of frozen encoders
+    CLASS_WEIGHTS = "class_weights"
+    AUGMENT = "augment"  # of the arms that train their encoder
+    TEMPERATURE = "temperature"  # explored; without it fitted on validation
 
 
 class StudyConfig(Section):
@@ -168,20 +224,37 @@ class StudyConfig(Section):
     negatives_per_event: int = Field(10, ge=1)
     seeds: int = Field(5, ge=2)  # an interval over seeds needs two
     trials: int = Field(4, ge=1)  # search trials per cell, the same for every arm
+    search: tuple[Dimension, ...] = (Dimension.LEARNING_RATE, Dimension.WEIGHT_DECAY, Dimension.DROPOUT)
+    sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    # what a search goes for: average precision, or it and a low expected calibration error
+    objectives: Literal["ap", "ap_and_ece"] = "ap"
+    # settings that are proposed at a time, before any of them is known, and trained in one go where a head
+    # allows it; so many seeds too. More of them cost less time each, fewer teach the search sooner
+    together: int = Field(8, ge=1)
+    # of arms that train their encoder one in so many goes on, at a ninth and a third of the steps if it is 3
+    halving: int | None = Field(None, ge=2)
     steps: int = Field(200, ge=1)  # optimiser steps of a head on frozen features
     steps_trained: int = Field(40, ge=1)  # optimiser steps where the encoder is trained too
+    # passes over the labelled crops, of either kind of arm, instead of these steps (published: 30)
+    epochs: int | None = Field(None, ge=1)
     batch: int = Field(32, ge=2)
     random_draws: int = Field(3, ge=1)  # independent random encoders, shared among the seeds
-    sampler: Literal["tpe", "random"] = "tpe"
+    imagenet: Path | None = None  # file of torchvision's ResNet-18 weights, for the arm of that name
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:
-        for name in ("inits", "heads", "budgets"):
+        for name in ("inits", "heads", "budgets", "search"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names one twice")
         if min(self.budgets) < 1:
             raise ValueError("budgets must be at least 1")
+        if not any(init.is_tap for init in self.inits):
+            raise ValueError("inits: name one at least that can be kept as a model")
+        if Init.IMAGENET in self.inits and self.imagenet is None:
+            raise ValueError("imagenet is not set: name the file of a ResNet-18's weights")
+        if self.halving and self.objectives != "ap":
+            raise ValueError("halving knows one objective: take it, or objectives: ap")
         return self
 
 
@@ -231,6 +304,7 @@ class JobConfig(Section):
     split: SplitConfig = SplitConfig()
     pretrain: PretrainConfig = PretrainConfig()
     study: StudyConfig = StudyConfig()
+    cache: CacheConfig = CacheConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
 
@@ -243,6 +317,10 @@ class JobConfig(Section):
         least, most = self.ray.workers
         if most < least:
             raise ValueError("ray.train_workers: the most are fewer than the least")
+        if self.pretrain.weights is not None and self.pretrain.repeats > 1:
+            raise ValueError("pretrain.weights is one net: leave pretrain.repeats at 1")
+        if self.study.batch < self.crops.classes:
+            raise ValueError("study.batch must hold a crop of each of crops.classes")
         if self.pretrain.batch < 2 * most * self.pretrain.accumulate:
             raise ValueError("pretrain.batch must give each of ray.train_workers two crop pairs at a time")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from tapray.errors import UserError
 from tapray.locations import is_remote
 
 S = TypeVar("S", bound=Section)
+_LOCAL_PATHS = (("pretrain", "weights"), ("study", "imagenet"), ("cache", "folder"))
 
 
 def one_line(error: ValidationError) -> str:
@@ -54,12 +56,63 @@ def load_config(path: Path, out: Path | None = None) -> JobConfig:
         out: the run folder; None: the study's own `out`, or runs/<name>, in the working directory.
 
     Raises:
-        UserError: a file is missing, is not YAML, or holds an unknown or faulty key.
+        UserError: a file is missing, is not YAML, or holds an unknown or faulty key; or it has variants.
     """
-    config = parse_config(_read_yaml(path), where=path)
-    given = "out" in config.model_fields_set
-    folder = out or (config.out if given else Path("runs") / config.name)
-    return resolved(config, path.resolve().parent).model_copy(update={"out": folder})
+    found = load_variants(path, out)
+    if "" not in found:
+        todo = "use tapray run or tapray report, or a study of one"
+        raise UserError(f"is a study of {len(found)} variants", where=path, todo=todo)
+    return found[""]
+
+
+def load_variants(path: Path, out: Path | None = None) -> dict[str, JobConfig]:
+    """As `load_config`, of a study that may list `variants`: by name, what differs from the rest of the file.
+
+    Each variant is a job with a run folder of its own name in that of the study. A study without any is its
+    own only variant, named "".
+
+    Raises:
+        UserError: as `load_config` does.
+    """
+    found = {}
+    for name, data in merged_variants(path).items():
+        config = parse_config(data, where=f"{path} variant {name}" if name else path)
+        given = "out" in config.model_fields_set
+        folder = out or (config.out if given else Path("runs") / config.name)
+        config = resolved(config, path.resolve().parent).model_copy(update={"out": folder})
+        found[name] = _variant(config, name) if name else config
+    return found
+
+
+def merged_variants(path: Path) -> dict[str, dict[str, Any]]:
+    """The plain data of each variant of a study file, by name.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or holds something else.
+    """
+    data = _read_yaml(path)
+    if not isinstance(data, dict):
+        raise UserError("is not a mapping of sections", where=path)
+    variants = data.pop("variants", {})
+    if not isinstance(variants, dict) or not all(isinstance(own, dict | None) for own in variants.values()):
+        raise UserError("variants: is not a mapping of names to what differs", where=path)
+    return {str(name): _merged(data, own or {}) for name, own in (variants or {"": {}}).items()}
+
+
+def _variant(config: JobConfig, name: str) -> JobConfig:
+    """The job of a variant."""
+    own = parse_config({"simulate": {}, "name": f"{config.name}-{name}"}, where=f"variant {name}")
+    return config.model_copy(update={"name": own.name, "out": config.out / name})
+
+
+def _merged(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with the keys of `changes` replaced, in mappings within it too."""
+    deeper = {
+        key: _merged(data[key], own)
+        for key, own in changes.items()
+        if isinstance(own, dict) and isinstance(data.get(key), dict)
+    }
+    return {**data, **changes, **deeper}
 
 
 def resolved(config: JobConfig, base: Path) -> JobConfig:
@@ -71,9 +124,11 @@ def resolved(config: JobConfig, base: Path) -> JobConfig:
     Raises:
         UserError: the collection file is at fault, or as `resolve_movies` does.
     """
-    if config.pretrain.weights is not None:
-        own = config.pretrain.model_copy(update={"weights": (base / config.pretrain.weights).resolve()})
-        config = config.model_copy(update={"pretrain": own})
+    for section, key in _LOCAL_PATHS:
+        own = getattr(config, section)
+        if (path := getattr(own, key)) is not None:
+            own = own.model_copy(update={key: (base / path).resolve()})
+            config = config.model_copy(update={section: own})
     movies = resolve_movies(config.movies, base)
     if config.collection is not None:
         if is_remote(config.collection):
@@ -96,7 +151,7 @@ def load_movies(path: Path) -> tuple[MovieEntry, ...]:
     data = _read_yaml(path)
     if isinstance(data, dict) and set(data) == {"movies"}:
         return _collected(data, path)
-    movies = load_config(path).movies
+    movies = next(iter(load_variants(path).values())).movies
     if not movies:
         raise UserError("lists no movies, it simulates them", where=path, todo="run it, then inspect a movie")
     return movies

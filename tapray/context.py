@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tapray.config import JobConfig, MovieEntry
-from tapray.console import Reporter
+from tapray.config import Dimension, JobConfig, MovieEntry
+from tapray.console import Reporter, Task
 from tapray.crops.collect import Inputs
 from tapray.runfolder import RunFolder
-from tapray.tracking import Tracker
+from tapray.tracking import Finished, Tracker
 
 # What tells one trial or run from another: logged as parameters, all other numbers as metrics.
-FACTORS = ("init", "head", "budget", "seed", "trial", "learning_rate", "weight_decay", "dropout")
+FACTORS = ("init", "head", "budget", "seed", "trial", *(name for name in Dimension if name != "temperature"))
+# What MLflow's comparison page groups and filters by.
+TAGS = ("init", "head", "budget", "seed", "trial", "tune_trial")
 
 
 @dataclass
 class Job:
     """A job under way: its configuration, run folder and MLflow run.
 
-    keys: of every stage, by name; given: the inputs, where they have been read already.
+    keys: of every stage, by name; given: the inputs, where they have been read already; forced: the stages
+    whose work is to be done again even where the cache has it.
     """
 
     config: JobConfig
@@ -33,6 +36,7 @@ class Job:
     run_id: str
     keys: dict[str, str]
     given: Inputs | None = None
+    forced: Sequence[str] = ()
 
     @property
     def shards(self) -> Path:
@@ -41,8 +45,13 @@ class Job:
 
     @property
     def model(self) -> Path:
-        """Folder of the pretrained net."""
+        """Folder of the pretrained net, of the first where there are several."""
         return self.folder.stage("pretrain") / "model"
+
+    @property
+    def cache(self) -> Path:
+        """Folder that studies share, of features and pretrained nets."""
+        return self.config.cache.folder or self.folder.out.parent / "cache"
 
     @property
     def features(self) -> Path:
@@ -74,19 +83,28 @@ class Job:
         """The id of this job's own nested MLflow run of that name, opened again if it is there."""
         return self.tracker.run(name, f"{self.run_id}/{name}", self.run_id, tags)
 
-    def teller(
-        self, advance: Callable[..., None], kind: str, metric: str
-    ) -> Callable[[dict[str, Any]], None]:
-        """Logs a finished trial or run (`kind`) to MLflow and moves the progress bar, showing `metric`."""
+    def teller(self, progress: Task, kind: str, metric: str) -> Callable[[list[dict[str, Any]]], None]:
+        """Logs finished trials or runs (`kind`) to MLflow and moves the progress bar, showing `metric`."""
 
-        def tell(record: dict[str, Any]) -> None:
-            number = record["trial" if kind == "trial" else "seed"]
-            name = f"{kind} {record['init']} {record['head']} {record['budget']} #{number}"
-            run_id = self.child(name, {"stage": "study", "kind": kind})
-            self.tracker.params(run_id, {key: record[key] for key in FACTORS if key in record})
-            numbers = {key: value for key, value in record.items() if isinstance(value, float)}
-            self.tracker.metrics(run_id, {key: value for key, value in numbers.items() if key not in FACTORS})
-            self.tracker.finish(run_id, "FINISHED" if record["status"] == "done" else "FAILED")
-            advance(1, **({metric: record[metric]} if metric in record else {}))
+        def tell(records: list[dict[str, Any]]) -> None:
+            self.tracker.children(self.run_id, [self._told(record, kind) for record in records])
+            shown = [record[metric] for record in records if metric in record]
+            progress.update(progress.done + len(records), **({metric: shown[-1]} if shown else {}))
 
         return tell
+
+    def _told(self, record: dict[str, Any], kind: str) -> Finished:
+        number = record["trial" if kind == "trial" else "seed"]
+        name = f"{kind} {record['init']} {record['head']} {record['budget']} #{number}"
+        numbers = {key: float(value) for key, value in record.items() if isinstance(value, float)}
+        return Finished(
+            name=name,
+            identity=f"{self.run_id}/{name}",
+            status="FAILED" if record["status"] == "failed" else "FINISHED",
+            tags={
+                **{"stage": "study", "kind": kind, "split": self.config.split.kind.value},
+                **{name: str(record[name]) for name in TAGS if name in record},
+            },
+            params={key: record[key] for key in FACTORS if key in record},
+            metrics={key: value for key, value in numbers.items() if key not in FACTORS},
+        )

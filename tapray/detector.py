@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,19 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tapray.atomic import atomic_folder, atomic_write
-from tapray.config import CropConfig, HeadKind, Init, JobConfig
+from tapray.config import CropConfig, HeadKind, Init, JobConfig, Layer, Pooling
 from tapray.configfile import one_line
 from tapray.errors import UserError
-from tapray.model.encoders import build_encoder, draws
-from tapray.model.heads import Head, build_head
-from tapray.model.tap import FEATURES, TapNet, freeze
-from tapray.model.weights import load_tap, save_tap
+from tapray.model.encoders import build_encoder, draw_of
+from tapray.model.heads import Head, HeadOptions, build_head
+from tapray.model.tap import TapNet, freeze
+from tapray.model.weights import load_tap, save_tap, under
 from tapray.study.calibration import Calibration
-from tapray.study.results import Results, best_run, run_name
+from tapray.study.results import Results, best_run
+from tapray.study.space import settings_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Detector:
     """Encoder, head and calibration, with how crops are cut and normalised."""
 
     encoder: TapNet
+    layer: Layer  # of the encoder, that the head sees
     head: Head
     calibration: Calibration
     threshold: float
@@ -44,21 +45,22 @@ def save_model(config: JobConfig, found: Results, study: Path, pretrained: Path,
     `tapray.study.results.best_run` says which.
     """
     run = best_run(found.results)
-    init, head = run["init"], run["head"]
-    source = study / run_name(run)
+    init, head = Init(run["init"]), HeadKind(run["head"])
+    settings = settings_of(init, head, {key: value for key, value in run.items() if value == value})
+    tensors = load_file(study / f"{run['work']}.safetensors")
+    own = {part: under(f"{run['seed']}.{part}", tensors) for part in ("head", "tap")}
     with atomic_folder(folder) as beside:
-        draw = int(run["seed"]) % draws(Init(init), config.study.random_draws)
-        if Init(init).frozen:
-            preset = config.pretrain.preset
-            save_tap(build_encoder(Init(init), draw, preset, config.channels, pretrained), beside / "encoder")
-        else:
-            shutil.copytree(source, beside / "encoder", ignore=shutil.ignore_patterns("head.*"))
-            told = {"preset": config.pretrain.preset, "channels": config.channels}
-            (beside / "encoder" / "tap.json").write_text(json.dumps(told))
-        shutil.copy(source / "head.safetensors", beside / "head.safetensors")
+        draw = draw_of(init, config, int(run["seed"]))
+        encoder = build_encoder(init, draw, config.pretrain.preset, config.channels, pretrained)
+        if own["tap"]:
+            encoder.load_state_dict(own["tap"])
+        save_tap(encoder, beside / "encoder")
+        save_file(own["head"], beside / "head.safetensors")
         facts = {"init": init, "head": head, "budget": int(run["budget"]), "seed": int(run["seed"])}
+        shape = {"width": settings.width, "pooling": settings.pooling, "layer": settings.layer}
         scores = {"val_ap": run["val_ap"], "test_ap": run["ap"]}
-        body = {**facts, **scores, **run["calibration"], "crops": config.crops.model_dump(mode="json")}
+        fitted = {name: run[name] for name in ("temperature", "bias", "threshold")}
+        body = {**facts, **shape, **scores, **fitted, "crops": config.crops.model_dump(mode="json")}
         (beside / "model.json").write_text(json.dumps(body, indent=1))
     return folder
 
@@ -81,8 +83,11 @@ def load_model(folder: Path) -> Detector:
         crops = CropConfig.model_validate(facts["crops"])
         encoder = load_tap(folder / "encoder")
         freeze(encoder)
-        side = encoder.backbone(torch.zeros(1, encoder.channels, crops.size, crops.size)).shape[-1]
-        head = build_head(HeadKind(facts["head"]), FEATURES, side, crops.classes, 0.0, torch.Generator())
+        layer, options = Layer(facts["layer"]), HeadOptions(0.0, facts["width"], Pooling(facts["pooling"]))
+        blank = torch.zeros(1, 1, encoder.channels, crops.size, crops.size)
+        channels, side = encoder.features(blank, layer).shape[2:4]
+        kind = HeadKind(facts["head"])
+        head = build_head(kind, channels, side, crops.classes, torch.Generator(), options)
         head.load_state_dict(load_file(folder / "head.safetensors"))
         calibration = Calibration(float(facts["temperature"]), tuple(float(b) for b in facts["bias"]))
         threshold = float(facts["threshold"])
@@ -95,7 +100,7 @@ def load_model(folder: Path) -> Detector:
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"not a readable model ({_reason(error)})", where=folder) from None
     freeze(head)
-    return Detector(encoder, head, calibration, threshold, crops, facts)
+    return Detector(encoder, layer, head, calibration, threshold, crops, facts)
 
 
 def _reason(error: Exception) -> str:

@@ -79,7 +79,7 @@ class MovieEntry(Reading):
     )  # empty: the file's name without suffix
     path: Location  # may hold the wildcards * ? [ ] and **
     annotations: tuple[Annotation, ...] = ()
-    role: Role | None = None  # split.kind movie: train, val or test
+    role: Role | None = None  # of the whole movie: train, val or test
     field: str = ""  # field of view, shared by movies of one place; empty: the movie's name
     condition: str = ""  # treatment, cell line...; kept with the movie
     _resolved: bool = PrivateAttr(False)

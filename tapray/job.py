@@ -17,7 +17,7 @@ from tapray.errors import UserError
 from tapray.locations import state
 from tapray.model.backbones import build_backbone
 from tapray.model.tarrow import given_weights
-from tapray.runfolder import RunFolder, content_hash
+from tapray.runfolder import RunFolder, content_hash, git_commit
 from tapray.stages import STAGES, stage_key
 from tapray.tracking import Tracker, default_uri, redact
 
@@ -88,8 +88,11 @@ def _run_stages(
         _show(folder, until, reporter)
         return
     identity = f"{folder.out.name}/{content_hash({'folder': folder.out, **keys})}"
-    run_id = tracker.run(config.name, identity, None, {"kind": "job"})
-    job = Job(config, folder, reporter, tracker, run_id, keys, given)
+    tags = {"kind": "job", "split": config.split.kind.value}
+    if commit := git_commit():
+        tags["mlflow.source.git.commit"] = commit
+    run_id = tracker.run(config.name, identity, None, tags)
+    job = Job(config, folder, reporter, tracker, run_id, keys, given, force)
     tracker.params(run_id, config.model_dump(mode="json", exclude={"movies", "out"}))
     tracker.artifact(run_id, folder.out / "config.yaml", "config")
     try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from tapray.crops.splits import whole
 from tapray.data.movies import Movie
 from tapray.detector import Detector
 from tapray.errors import UserError
+from tapray.model.dense import dense_features, halo
 from tapray.study.fit import in_batches
 
 CLASS_NAMES = {2: ("none", "event"), 3: ("none", "division", "death")}
@@ -118,16 +120,40 @@ def _frame_pairs(
         flat = normalise(frame, frame_ranges(frame, crops.intensity), crops.intensity)[0]
         flat = flat[..., region.top : region.bottom, region.left : region.right]
         sides = [(0, 0)] * (flat.ndim - 2) + [(before, crops.size - before)] * 2
-        windows = sliding_window_view(
-            np.pad(flat, sides, mode="reflect"), (crops.size, crops.size), axis=(-2, -1)
-        )
-        windows = windows[..., rows[:, None], columns, :, :]
-        windows = np.moveaxis(windows, (-4, -3), (0, 1)).reshape(-1, 1, *flat.shape[:-2], *windows.shape[-2:])
-        kept[t] = in_batches(lambda x: detector.encoder.features(x).squeeze(1).half(), windows)
+        kept[t] = _embedded(detector, np.pad(flat, sides, mode="reflect"), rows, columns)
         if (first := t - crops.delta) in kept:
             both = torch.stack([kept.pop(first), kept[t]], dim=1)
             logits = in_batches(lambda x: detector.head(detector.head.front(x)), both).double().numpy()
             yield first, detector.calibration.apply(logits).reshape(len(rows), len(columns), -1)
+
+
+def _embedded(
+    detector: Detector, frame: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> torch.Tensor:
+    """Features (n, C, h, w) float16 of the crops of a frame that begin in these rows and columns.
+
+    Each crop is embedded by itself, or cut from the features of the frame, as those it was trained on.
+    """
+    net, size = detector.encoder, detector.crops.size
+
+    def encode(pairs: torch.Tensor) -> torch.Tensor:
+        return net.features(pairs, detector.layer)
+
+    if detector.crops.features == "crop":
+        windows = _windows(frame, size, rows, columns)
+        return in_batches(lambda x: encode(x[:, None]).squeeze(1).half(), windows)
+    stride, divisor = net.backbone.stride, net.backbone.divisor
+    features = dense_features(encode, torch.from_numpy(frame), stride, divisor, halo(net.preset)).half()
+    return torch.from_numpy(_windows(features.numpy(), size // stride, rows // stride, columns // stride))
+
+
+def _windows(
+    image: NDArray[Any], size: int, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[Any]:
+    """(n, ..., size, size) squares of an image (..., H, W) that begin in these rows and columns."""
+    windows = sliding_window_view(image, (size, size), axis=(-2, -1))[..., rows[:, None], columns, :, :]
+    found = np.moveaxis(windows, (-4, -3), (0, 1))
+    return np.ascontiguousarray(found.reshape(-1, *image.shape[:-2], size, size))
 
 
 def find_events(

@@ -26,7 +26,7 @@ from tapray.errors import UserError
 from tapray.tracking import redact
 
 # Keys that do not change results: a run may be continued with others, or from a moved folder.
-_FREE_KEYS = ("out", "ray", "tracking")
+_FREE_KEYS = ("out", "cache", "ray", "tracking")
 _PACKAGES = ("tapray", "ray", "torch", "mlflow", "optuna", "numpy", "pyarrow")
 _OTHER_OUT = "choose another out"
 
@@ -189,12 +189,12 @@ def _environment() -> str:
     for name in versions:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
-    system = {"platform": platform.platform(), "cpu_count": os.cpu_count(), "git_commit": _git_commit()}
+    system = {"platform": platform.platform(), "cpu_count": os.cpu_count(), "git_commit": git_commit()}
     record = {"python": platform.python_version(), **system, "versions": versions}
     return json.dumps(record, indent=2) + "\n"
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of the checkout this file is tracked in; None for an installed package."""
     here = Path(__file__).absolute()
     try:

@@ -6,11 +6,13 @@ A ``Tracker`` is two strings, so it travels to workers; every call names its run
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,13 +25,16 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 from tapray.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow import MlflowClient
+    from numpy.typing import NDArray
 
 IDENTITY = "tapray.identity"  # tag: what a run is looked up by
 NONFINITE = "tapray.nonfinite"  # tag: metrics of which a value was not finite and was left out
 CHANGED = "tapray.changed"  # tag: parameters that a continued run has with another value
 Tags = Mapping[str, str]
 Records = Iterable[Mapping[str, Any]]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
 _PARENT = "mlflow.parentRunId"
 _SILENCE = "MLFLOW_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 MLFLOW_LOGGING_LEVEL=CRITICAL GIT_PYTHON_REFRESH=quiet"
 _MAX_PARAM, _MAX_DIGEST = 6000, 36  # characters that MLflow keeps
@@ -71,6 +76,18 @@ def serve(uri: str, port: int) -> list[str]:
     _quiet()
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return [sys.executable, "-m", "mlflow", "ui", *options]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is over before it is logged, such as a trial."""
+
+    name: str
+    identity: str
+    status: Status
+    tags: Tags
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -124,6 +141,37 @@ class Tracker:
             self._tag(found[0].info.run_id, tags)
         run = found[0] if found else self._client.create_run(self.experiment_id, run_name=name, tags=tags)
         return str(run.info.run_id)
+
+    def children(self, parent: str, runs: Sequence[Finished]) -> None:
+        """Logs runs that are over, nested in `parent`, in three calls each; those that are there are left.
+
+        So a continued study may give all that it has. A run that was logged in part is logged again.
+        """
+        known = self._known_children(parent)
+        for run in (run for run in runs if known.get(run.identity, ("", ""))[1] != run.status):
+            run_id = known.get(run.identity, ("", ""))[0]
+            if not run_id:
+                tags = {**run.tags, IDENTITY: run.identity, _PARENT: parent}
+                created = self._client.create_run(self.experiment_id, run_name=run.name, tags=tags)
+                run_id = str(created.info.run_id)
+            self._log(run_id, [(key, 0, value) for key, value in run.metrics.items()], run.params)
+            self.finish(run_id, run.status)
+            known[run.identity] = run_id, run.status
+
+    def _known_children(self, parent: str) -> dict[str, tuple[str, str]]:
+        """Id and status of the runs nested in a run, by identity; asked of the store once."""
+        if parent not in self._families:
+            query, token, found = f"tags.`{_PARENT}` = '{parent}'", None, dict[str, tuple[str, str]]()
+            while token is None or token:
+                page = self._client.search_runs([self.experiment_id], query, page_token=token)
+                found |= {run.data.tags[IDENTITY]: (run.info.run_id, run.info.status) for run in page}
+                token = page.token or ""
+            self._families[parent] = found
+        return self._families[parent]
+
+    @cached_property
+    def _families(self) -> dict[str, dict[str, tuple[str, str]]]:
+        return {}
 
     def params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Logs parameters, nested ones by dotted keys; MLflow fixes them, so changes go to a tag."""
@@ -179,6 +227,40 @@ class Tracker:
         """Stores a model's folder under ``model``."""
         self.artifact(run_id, folder, "model")
 
+    def register(
+        self, run_id: str, name: str, folder: Path, example: NDArray[np.float32], answer: NDArray[np.float64]
+    ) -> str:
+        """Makes a model folder a version of the registered model `name`, alias `best`; returns its number.
+
+        The same folder of the same run is registered once. `example` and `answer` are what goes in and what
+        comes out: they give the signature.
+        """
+        import mlflow.pyfunc
+        from mlflow.exceptions import MlflowException
+        from mlflow.models import infer_signature
+
+        digest = _digest(folder)
+        with suppress(MlflowException):  # it is there already
+            self._client.create_registered_model(name)
+        known = self._client.search_model_versions(f"name = '{name}'")
+        found = [v for v in known if v.run_id == run_id and v.tags.get(IDENTITY) == digest]
+        if not found:
+            with tempfile.TemporaryDirectory() as scratch:
+                mlflow.pyfunc.save_model(
+                    Path(scratch) / "registered",
+                    loader_module="tapray.serving",
+                    data_path=str(folder),
+                    signature=infer_signature(example, answer),
+                    input_example=example,
+                    pip_requirements=["tapray"],
+                )
+                self.artifact(run_id, Path(scratch) / "registered", f"registered/{digest[:12]}")
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/registered/{digest[:12]}"
+            tags = {IDENTITY: digest}
+            found = [self._client.create_model_version(name, source, run_id, tags=tags)]
+        self._client.set_registered_model_alias(name, "best", found[0].version)
+        return str(found[0].version)
+
     def dataset(self, run_id: str, name: str, digest: str, source: str | Path, context: str) -> None:
         """Notes which data a run used: its name, content hash and place, not the data.
 
@@ -191,7 +273,7 @@ class Tracker:
         data = Dataset(name, digest[:_MAX_DIGEST], kind, place, profile=json.dumps({"digest": digest}))
         self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 
-    def finish(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+    def finish(self, run_id: str, status: Status = "FINISHED") -> None:
         """Ends a run."""
         self._client.set_terminated(run_id, status)
 
@@ -222,13 +304,17 @@ class Tracker:
             for child in children:
                 self.finish(child.info.run_id, "KILLED")
 
-    def _log(self, run_id: str, values: Sequence[tuple[str, int, float]]) -> None:
-        from mlflow.entities import Metric
+    def _log(
+        self, run_id: str, values: Sequence[tuple[str, int, float]], params: Mapping[str, Any] | None = None
+    ) -> None:
+        from mlflow.entities import Metric, Param
 
         now = time.time_ns() // 1_000_000
         finite = [Metric(key, value, now, step) for key, step, value in values if math.isfinite(value)]
-        for start in range(0, len(finite), _PER_CALL_METRICS):
-            self._client.log_batch(run_id, metrics=finite[start : start + _PER_CALL_METRICS])
+        fixed = [Param(key, redact(str(value))[:_MAX_PARAM]) for key, value in (params or {}).items()]
+        for start in range(0, max(len(finite), len(fixed)), _PER_CALL_METRICS):
+            own = finite[start : start + _PER_CALL_METRICS]
+            self._client.log_batch(run_id, metrics=own, params=[] if start else fixed)
         if bad := {key for key, _, value in values if not math.isfinite(value)}:
             known = self._client.get_run(run_id).data.tags.get(NONFINITE, "")
             self._tag(run_id, {NONFINITE: ", ".join(sorted(bad | set(filter(None, known.split(", ")))))})
@@ -290,6 +376,14 @@ def _reason(error: Exception) -> str:
     """The first line of what a store says, its database itself where it is one, without its secrets."""
     error = getattr(error.__cause__, "orig", None) or error
     return redact(str(error).strip().split("\n")[0])[:200]
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over the names and bytes of a folder's files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

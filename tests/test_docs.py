@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from tapray.cli import app
-from tapray.configfile import parse_config
+from tapray.configfile import merged_variants, parse_config
 from tapray.errors import UserError
 from tapray.report.tables import RESULT_COLUMNS
 
@@ -139,12 +139,15 @@ def test_a_shown_make_target_exists(target: str) -> None:
 
 
 @pytest.mark.parametrize(("page", "block"), STUDIES)
-def test_a_shown_study_parses(page: str, block: str) -> None:
+def test_a_shown_study_parses(page: str, block: str, tmp_path: Path) -> None:
     """A whole study, or some of its sections."""
     data = yaml.safe_load(block)
     if not {"movies", "collection", "simulate"} & set(data):
         data["simulate"] = {}
-    assert parse_config(data, where=page)
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(data))
+    for variant in merged_variants(path).values():
+        assert parse_config(variant, where=page)
 
 
 def test_a_wrong_study_would_be_noticed() -> None:

@@ -144,11 +144,12 @@ class Continued:
 def continued(tiny_job: Path, tmp_path_factory: pytest.TempPathFactory) -> Continued:
     out = tmp_path_factory.mktemp("continued") / "runs" / "tiny"
     shutil.copytree(tiny_job, out)
+    shutil.copytree(tiny_job.parent / "cache", out.parent / "cache")
     before = state(out)
     config: Any = tiny_config(out, ray={"concurrent_trials": 1})  # the tiny job ran two at a time
 
     def halfway() -> bool:
-        return not (out / "report").exists() and len([*(out / "study").glob("trial-*.json")]) >= 3
+        return not (out / "report").exists() and len([*(out / "study").glob("trials-*.json")]) >= 3
 
     with interrupted_once(halfway), pytest.raises(KeyboardInterrupt):
         run_job(config, force=["study"], reporter=Reporter("quiet"))
@@ -171,7 +172,8 @@ def test_an_interrupted_study_continues(continued: Continued) -> None:
     assert 3 <= len(records) < TRIALS
     now = state(continued.out / "study")
     assert {name: now[name] for name in records} == {name: continued.halfway[name] for name in records}
-    assert len([name for name in now if name.startswith("run-") and name.endswith(".json")]) == RUNS
+    works = list((continued.out / "study").glob("runs-*.json"))
+    assert sum(len(json.loads(path.read_text())) for path in works) == RUNS
 
 
 def test_continuing_doubles_no_run(continued: Continued) -> None:
@@ -187,6 +189,31 @@ def test_neither_interruption_nor_concurrency_changes_results(
     continued: Continued, tiny_job: Path, name: str
 ) -> None:
     assert (continued.out / "report" / name).read_bytes() == (tiny_job / "report" / name).read_bytes()
+
+
+def test_what_another_study_has_made_is_taken_from_the_cache(
+    tiny_job: Path, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same movies and pretraining, other heads: nothing is trained or embedded again."""
+    out = tmp_path / "runs" / "other"
+    config = tiny_config(
+        out, study={"heads": ["pooled"], "trials": 1}, cache={"folder": str(tiny_job.parent / "cache")}
+    )
+    run_job(config, reporter=Reporter("json"))
+    assert not (out / "pretrain" / "checkpoints").exists()
+    for name in ("model/tap.safetensors", "log.jsonl"):
+        assert (out / "pretrain" / name).read_bytes() == (tiny_job / "pretrain" / name).read_bytes()
+    facts = json.loads((out / "features" / "done.json").read_text())["facts"]
+    assert (facts["computed"], facts["cached"]) == (0, 2)
+    assert len(pd.read_csv(out / "report" / "results.csv")) == RUNS
+
+
+def test_evicted_features_are_computed_again(tiny_job: Path, tmp_path: Path, ray_cluster: None) -> None:
+    out = tmp_path / "runs" / "tiny"
+    shutil.copytree(tiny_job, out)  # without its cache
+    run_job(tiny_config(out), force=["study"], reporter=Reporter("quiet"))
+    results = (folder / "report" / "results.csv" for folder in (out, tiny_job))
+    assert next(results).read_bytes() == next(results).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +244,8 @@ def test_given_weights_take_the_place_of_training(tiny_job: Path, tmp_path: Path
     trained = tiny_job / "pretrain" / "model"
     config = tiny_config(tmp_path / "given", pretrain={"weights": str(trained)})
     out = run_job(config, until="pretrain", reporter=Reporter("quiet"))
-    told, own = (json.loads((run / "pretrain" / "done.json").read_text())["facts"] for run in (out, tiny_job))
+    facts = (json.loads((run / "pretrain" / "done.json").read_text())["facts"] for run in (out, tiny_job))
+    (told,), (own,) = (each["nets"] for each in facts)
     for name in ("weights_sha256", "arrow_accuracies"):
         assert told[name] == own[name]
     assert not (out / "pretrain" / "ray").exists()

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tapray.errors import UserError
-from tapray.tracking import CHANGED, IDENTITY, NONFINITE, Tracker, default_uri, redact, serve
+from tapray.tracking import CHANGED, IDENTITY, NONFINITE, Finished, Tracker, default_uri, redact, serve
 
 
 @pytest.fixture(scope="session")
@@ -271,3 +271,34 @@ def test_serve_is_local_and_hides_the_password(monkeypatch: pytest.MonkeyPatch, 
     assert os.environ["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/a.db"
     with pytest.raises(UserError, match=r"http://\*\*\*@host: is a server with a page of its own"):
         serve("http://me:hush@host", 5001)
+
+
+def test_finished_children_are_logged_once_and_whole(tracker: Tracker) -> None:
+    parent = tracker.run("job", "job")
+    runs = [
+        Finished(
+            f"trial {n}",
+            f"job/trial {n}",
+            "FAILED" if n == 2 else "FINISHED",
+            {"kind": "trial"},
+            {"trial": n},
+            {"ap": n / 4},
+        )
+        for n in range(4)
+    ]
+    tracker.children(parent, runs[:3])
+    half = tracker._client.create_run(
+        tracker.experiment_id, tags={"tapray.identity": "job/trial 3", "mlflow.parentRunId": parent}
+    )  # as a killed driver leaves it
+    again = Tracker(tracker.uri, tracker.experiment_id)
+    again.children(parent, runs)
+    again.children(parent, runs)
+    query = f"tags.`mlflow.parentRunId` = '{parent}'"
+    found = sorted(
+        tracker._client.search_runs([tracker.experiment_id], query), key=lambda r: r.data.params["trial"]
+    )
+    assert [run.info.status for run in found] == ["FINISHED", "FINISHED", "FAILED", "FINISHED"]
+    assert [run.data.metrics["ap"] for run in found] == [0, 0.25, 0.5, 0.75]
+    assert found[3].info.run_id == half.info.run_id
+    assert found[0].info.run_name == "trial 0"
+    assert found[0].data.tags["kind"] == "trial"

@@ -154,7 +154,7 @@ def _blocks(length: int, config: JobConfig, gap: int) -> list[tuple[Role, int, i
     """Cuts [0, length) into parts of the splits in their order, `gap` left out between two splits."""
     if config.split.folds is None:
         share = dict(zip((Role.TRAIN, Role.VAL, Role.TEST), config.split.fractions, strict=True))
-        parts = [(role, share[role]) for role in config.split.order]
+        parts = [(role, share[role]) for role in config.split.order if share[role] > 0]
     else:
         folds = _folds(config)
         every = [(_role_of(part, folds, config), 1 / folds) for part in range(folds)]
@@ -168,10 +168,18 @@ def _blocks(length: int, config: JobConfig, gap: int) -> list[tuple[Role, int, i
     ]
 
 
+def _of_one_role(movies: Movies) -> tuple[list[SplitRegion], Movies]:
+    """The movies that belong to one split as a whole, and those that are to be cut."""
+    given = [
+        SplitRegion(facts.role, whole(name, facts.shape)) for name, facts in movies.items() if facts.role
+    ]
+    return given, {name: facts for name, facts in movies.items() if facts.role is None}
+
+
 def _by_time_block(config: JobConfig, movies: Movies) -> list[SplitRegion]:
     """Consecutive frames; the gap covers the pair, an event and its surroundings."""
-    out = []
-    for name, facts in movies.items():
+    out, others = _of_one_role(movies)
+    for name, facts in others.items():
         frames, height, width = facts.shape
         gap = config.split.gap
         if gap is None:
@@ -183,8 +191,8 @@ def _by_time_block(config: JobConfig, movies: Movies) -> list[SplitRegion]:
 
 def _by_tile(config: JobConfig, movies: Movies) -> list[SplitRegion]:
     """Strips side by side; no crop crosses a border."""
-    out = []
-    for name, facts in movies.items():
+    out, others = _of_one_role(movies)
+    for name, facts in others.items():
         frames, height, width = facts.shape
         for role, start, stop in _blocks(height if config.split.axis == "y" else width, config, 0):
             box = (start, 0, stop, width) if config.split.axis == "y" else (0, start, height, stop)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,78 +14,187 @@ import pandas as pd
 import pyarrow as pa
 import ray
 import ray.data
-from numpy.lib.format import open_memmap
-from torch import Tensor
+import torch
 
+from tapray.arrays import write_rows
 from tapray.atomic import atomic_folder
 from tapray.config import JobConfig
 from tapray.console import Reporter
+from tapray.crops.normalise import normalise
 from tapray.crops.shards import ShardReader, write_table
-from tapray.model.encoders import build_encoder
-from tapray.model.tap import TapNet, freeze
-from tapray.study.fit import in_batches
-from tapray.study.store import encoder_name, frozen_encoders
+from tapray.data.movies import Movie
+from tapray.runfolder import content_hash
+from tapray.study.cache import FeatureCache
+from tapray.study.features import Encoder, encoders
+from tapray.study.store import frames_used
+
+FRAMES = 4  # of a movie that are embedded at a time
 
 
-def _half_features(net: TapNet, frames: Tensor) -> Tensor:
-    return net.features(frames).half()
+@dataclass(frozen=True)
+class Sources:
+    """What features are made from: labelled crops and their hash, the movies, the pretrained net."""
+
+    config: JobConfig
+    shards: Path
+    digest: str
+    movies: Mapping[str, Movie]
+    model: Path
 
 
-class Embed:
-    """An actor that holds the frozen encoders and embeds one shard at a time."""
+@dataclass(frozen=True)
+class _Array:
+    """An array of features: of every crop, or of the frames of a movie that crops lie in."""
 
-    def __init__(self, config: str, shards: str, model: str) -> None:
-        self.config, self.reader = JobConfig.model_validate_json(config), ShardReader(Path(shards))
-        study = self.config.study
-        self.nets: dict[str, TapNet] = {}
-        for init, draw in frozen_encoders(study.inits, study.random_draws):
-            preset, channels = self.config.pretrain.preset, self.config.channels
-            net = build_encoder(init, draw, preset, channels, Path(model))
-            freeze(net)
-            self.nets[encoder_name(init, draw)] = net
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Embeds the shard at batch["path"]: crop_id (n,), pixels and features as the store holds them."""
-        crop_id, pairs = self.reader.read_part(Path(batch["path"][0]), self.config.crops.intensity)
-        out: dict[str, Any] = {"crop_id": crop_id, "pixels": pairs.astype(np.float16)}
-        for name, net in self.nets.items():
-            out[name] = in_batches(partial(_half_features, net), pairs).numpy()
-        return out
+    name: str
+    key: str
+    shape: tuple[int, ...]
+    encoder: str
+    movie: str | None = None
 
 
-def write_features(config: JobConfig, shards: Path, model: Path, folder: Path, reporter: Reporter) -> None:
-    """Fills a feature folder (see study.store), whole or not at all; the driver writes, actors compute.
+def write_features(
+    sources: Sources, folder: Path, cache: FeatureCache, reporter: Reporter, *, anew: bool = False
+) -> dict[str, int]:
+    """Fills a feature folder (see study.store), whole or not at all, with what the cache has or now gets.
+
+    Args:
+        anew: nothing is taken from the cache.
+
+    Returns:
+        How many arrays were found in the cache, how many were computed, and the bytes of all.
 
     Raises:
         UserError: the pretrained model or the shards are damaged.
     """
-    reader = ShardReader(shards)
-    index: pd.DataFrame = reader.index()
-    arrays: dict[str, np.memmap[Any, Any]] = {}
-    with reporter.task("features", len(index), "pair") as progress, atomic_folder(folder) as beside:
-        for batch in _embedded(config, shards, model, reader.parts()).iter_batches(
-            batch_size=None, batch_format="numpy"
-        ):
-            crop_id = batch.pop("crop_id")
-            for name, values in ((str(key), own) for key, own in batch.items()):
-                if name not in arrays:
-                    shape = (len(index), *values.shape[1:])
-                    arrays[name] = open_memmap(beside / f"{name}.npy", "w+", np.float16, shape)
-                arrays[name][crop_id] = values
-            progress.advance(len(crop_id))
-        for array in arrays.values():
-            array.flush()
+    config, index = sources.config, ShardReader(sources.shards).index()
+    made = encoders(config, sources.model)
+    arrays = [*_arrays(sources, index, made)]
+    shapes = {array.key: array.shape for array in arrays}
+    if anew:
+        cache.drop(shapes)
+    with cache.filling(shapes) as blanks:
+        todo = [array for array in arrays if array.key in blanks]
+        _compute(sources, index, todo, blanks, reporter)
+    cache.used(shapes)
+    cut = {
+        name: (one.shape(config.crops.size, config.channels)[-1], one.net.backbone.stride)
+        for name, one in made.items()
+        if one.net
+    }
+    with atomic_folder(folder) as beside:
+        told = {array.name: os.path.relpath(cache.path(array.key), folder) for array in arrays}
+        (beside / "arrays.json").write_text(json.dumps({"arrays": told, "cut": cut}, indent=1))
         write_table(pa.Table.from_pandas(index), beside / "index.parquet")
+    total = sum(cache.path(array.key).stat().st_size for array in arrays)
+    return {"cached": len(arrays) - len(blanks), "computed": len(blanks), "bytes": total}
 
 
-def _embedded(config: JobConfig, shards: Path, model: Path, parts: list[Path]) -> ray.data.Dataset:
-    """One batch per shard, lazily: crop_id, pixels and the features of every frozen encoder."""
+def _arrays(sources: Sources, index: pd.DataFrame, made: Mapping[str, Encoder]) -> Iterator[_Array]:
+    config = sources.config
+    for name, encoder in made.items():
+        hashed = [sources.digest, config.crops.intensity, encoder.digest]
+        shape = encoder.shape(config.crops.size, config.channels)
+        if encoder.net is None:
+            yield _Array(name, content_hash(hashed)[:32], (len(index), *shape), name)
+            continue
+        for movie, own in index.groupby("movie"):
+            sides = sources.movies[str(movie)].shape[1:]
+            places = [-(-side // encoder.net.backbone.stride) for side in sides]
+            whole = (len(frames_used(own)), shape[-3], *places)
+            yield _Array(f"{name}/{movie}", content_hash([*hashed, movie])[:32], whole, name, str(movie))
+
+
+def _compute(
+    sources: Sources,
+    index: pd.DataFrame,
+    todo: Sequence[_Array],
+    blanks: Mapping[str, Path],
+    reporter: Reporter,
+) -> None:
+    """Fills the blank arrays, in parallel over shards and over frames."""
+    places = {array: blanks[array.key].resolve() for array in todo}
+    parts = ShardReader(sources.shards).parts()
+    of_crops = {array.encoder: path for array, path in places.items() if array.movie is None}
+    if of_crops:
+        shards = [{"path": str(path)} for path in parts]
+        with reporter.task("features", len(index), "pair") as progress:
+            for row in _mapped(EmbedCrops, shards, sources, of_crops):
+                progress.advance(int(row["done"]))
+    of_frames = {(array.encoder, array.movie): path for array, path in places.items() if array.movie}
+    movies = {array.movie: array.shape[0] for array in todo if array.movie}
+    if of_frames:
+        rows = [
+            {"movie": movie, "first": first} for movie, n in movies.items() for first in range(0, n, FRAMES)
+        ]
+        with reporter.task("features of whole frames", sum(movies.values()), "frame") as progress:
+            for row in _mapped(EmbedFrames, rows, sources, of_frames):
+                progress.advance(int(row["done"]))
+
+
+def _mapped(
+    worker: type, rows: Sequence[Mapping[str, Any]], sources: Sources, places: Mapping[Any, Path]
+) -> Iterator[dict[str, Any]]:
+    """A row for each of `rows`, once an actor of that class is done with it."""
     cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]  # Ray has no type here
-    rows = [{"path": str(path)} for path in parts]
     actors = max(1, min(len(rows), int(cpus)))
-    return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        Embed,
+    mapped: ray.data.Dataset = ray.data.from_items([*rows], override_num_blocks=len(rows)).map_batches(
+        worker,
         batch_size=1,
-        fn_constructor_args=(config.model_dump_json(), str(shards.resolve()), str(model.resolve())),
+        fn_constructor_args=(ray.put(sources), dict(places)),
         compute=ray.data.ActorPoolStrategy(size=actors),
     )
+    yield from mapped.iter_rows()
+
+
+class EmbedCrops:
+    """An actor that embeds one shard at a time and writes what it finds to the blank arrays.
+
+    Args:
+        blanks: the arrays to fill, by encoder.
+    """
+
+    def __init__(self, sources: ray.ObjectRef[Sources], blanks: Mapping[str, Path]) -> None:
+        self._sources: Sources = ray.get(sources)
+        self._encoders = encoders(self._sources.config, self._sources.model)
+        self._blanks = blanks
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Embeds the shard at batch["path"]; returns how many crops it holds."""
+        reader, intensity = ShardReader(self._sources.shards), self._sources.config.crops.intensity
+        crop_id, pairs = reader.read_part(Path(batch["path"][0]), intensity)
+        for name, path in self._blanks.items():
+            features = self._encoders[name].crops(torch.from_numpy(pairs))
+            write_rows(path, int(crop_id[0]), features.numpy())  # a shard's crops lie together
+        return {"done": np.array([len(crop_id)])}
+
+
+class EmbedFrames:
+    """An actor that embeds a few frames of a movie at a time, as `EmbedCrops` does crops.
+
+    Args:
+        blanks: the arrays to fill, by encoder and movie.
+    """
+
+    def __init__(self, sources: ray.ObjectRef[Sources], blanks: Mapping[tuple[str, str], Path]) -> None:
+        self._sources: Sources = ray.get(sources)
+        self._encoders = encoders(self._sources.config, self._sources.model)
+        self._blanks = blanks
+        reader = ShardReader(self._sources.shards)
+        movies = {movie for _, movie in blanks}
+        self._ranges = {movie: reader.ranges(movie) for movie in movies}
+        index = reader.index()
+        self._used = {movie: frames_used(index[index["movie"] == movie]) for movie in movies}
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Embeds FRAMES frames of batch["movie"] from its used frame batch["first"] on."""
+        name, first = str(batch["movie"][0]), int(batch["first"][0])
+        own = self._used[name][first : first + FRAMES]
+        intensity = self._sources.config.crops.intensity
+        for row, t in enumerate(own, start=first):
+            raw = self._sources.movies[name].read(int(t), int(t) + 1)
+            frame = torch.from_numpy(normalise(raw, self._ranges[name][t : t + 1], intensity)[0])
+            for (encoder, movie), path in self._blanks.items():
+                if movie == name:
+                    write_rows(path, row, self._encoders[encoder].frame(frame)[None].numpy())
+        return {"done": np.array([len(own)])}

@@ -2,99 +2,169 @@
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import islice, product
+from typing import Any, Literal
 
+import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from tapray.config import HeadKind, Init, JobConfig
-from tapray.study.cells import Cell
-from tapray.study.space import first, space
+from tapray.config import JobConfig
+from tapray.study.cells import Cell, together
+from tapray.study.space import Axis, Choice, Space, first, space
 
-History = list[tuple[dict[str, float], float]]  # settings and validation average precision, in order
+Record = dict[str, Any]
+Directions = dict[str, Literal["maximize", "minimize"]]
+OBJECTIVES: dict[str, Directions] = {
+    "ap": {"val_ap": "maximize"},
+    "ap_and_ece": {"val_ap": "maximize", "val_ece": "minimize"},
+}
+_STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
-def cell_of(run: dict[str, Any]) -> Cell:
-    """The cell of a trial's or run's record."""
-    return Cell(Init(run["init"]), HeadKind(run["head"]), run["budget"])
+def propose(config: JobConfig, cell: Cell, number: int, history: Sequence[Record]) -> list[dict[str, Any]]:
+    """The settings of a cell's trials from `number` on, as many as are proposed together.
 
+    A pure function of its arguments, so that a continued search proposes what an uninterrupted one would
+    have. Trial 0 is the sensible setting of `space.first`; TPE draws four at random before it models.
 
-def propose(config: JobConfig, cell: Cell, number: int, history: History) -> dict[str, float]:
-    """The setting of a cell's trial `number`: a pure function of its arguments.
-
-    So a continued search proposes what an uninterrupted one would have. Trial 0 is the sensible setting
-    of `space.first`; TPE draws four at random before it models.
+    Args:
+        history: the records of the cell's trials before `number`, in their order.
     """
-    if number == 0:
-        return first(cell.init, cell.head)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = zlib.crc32(f"{config.seed} {cell.name} {number}".encode())
-    sampler: optuna.samplers.BaseSampler
-    if config.study.sampler == "random":
-        sampler = optuna.samplers.RandomSampler(seed=seed)
-    else:
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=4)
-    distributions: dict[str, optuna.distributions.BaseDistribution] = {
-        name: optuna.distributions.FloatDistribution(low, high, log=log)
-        for name, (low, high, log) in space(cell.init, cell.head).items()
-    }
-    found = optuna.create_study(direction="maximize", sampler=sampler)
-    for params, value in history:
-        found.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
-    return dict(found.ask(distributions).params)
+    study = config.study
+    own, last = space(cell.init, cell.head, study.search), min(number + study.together, study.trials)
+    found: list[dict[str, Any]] = []
+    if study.sampler == "grid":
+        found += islice(_grid(own, study.trials), number, last)
+    elif number == 0:
+        found.append(first(cell.init, cell.head, study.search))
+    missing = last - number - len(found)
+    if missing and own:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        seed = zlib.crc32(f"{config.seed} {cell.name} {number}".encode())
+        told = optuna.create_study(
+            directions=list(OBJECTIVES[study.objectives].values()), sampler=_sampler(study.sampler, seed)
+        )
+        axes = {str(name): distribution(axis) for name, axis in own.items()}
+        told.add_trials([as_trial(record, axes, study.objectives) for record in history])
+        found += [dict(told.ask(axes).params) for _ in range(missing)]
+    return found + [{}] * (last - number - len(found))
+
+
+def _sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:
+    if kind == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=4, constant_liar=True)
+    if kind == "gp":
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=4, deterministic_objective=True)
+    return optuna.samplers.RandomSampler(seed=seed)  # of a grid, what is left over
+
+
+def distribution(axis: Axis) -> BaseDistribution:
+    """An axis as Optuna has it."""
+    if isinstance(axis, Choice):
+        return CategoricalDistribution(axis.values)
+    return FloatDistribution(axis.low, axis.high, log=axis.log)
+
+
+def as_trial(record: Record, axes: Mapping[str, BaseDistribution], objectives: str) -> FrozenTrial:
+    """A finished trial as Optuna has it; one that failed or was pruned has no value."""
+    state = _STATES[record["status"]]
+    done = state is TrialState.COMPLETE
+    return optuna.trial.create_trial(
+        state=state,
+        params={name: record[name] for name in axes},
+        distributions=dict(axes),
+        values=[record[name] for name in OBJECTIVES[objectives]] if done else None,
+        intermediate_values={int(step): float(ap) for step, ap in record.get("rungs", {}).items()},
+    )
+
+
+def _grid(own: Space, trials: int) -> list[dict[str, Any]]:
+    """Every combination of as many values of each axis as the trials allow, evenly apart."""
+    if not own:
+        return []
+    each = int(trials ** (1 / len(own)) + 1e-9)
+    values = [_values(axis, each) for axis in own.values()]
+    return [dict(zip(map(str, own), combination, strict=True)) for combination in product(*values)]
+
+
+def _values(axis: Axis, n: int) -> Sequence[Any]:
+    if isinstance(axis, Choice):
+        return axis.values[:n]
+    if axis.log:
+        return np.geomspace(axis.low, axis.high, n).tolist() if n > 1 else [(axis.low * axis.high) ** 0.5]
+    return np.linspace(axis.low, axis.high, n).tolist() if n > 1 else [(axis.low + axis.high) / 2]
 
 
 class CellSearch(Searcher):
-    """One search per cell, in turn, with at most one trial of a cell under way.
+    """One search per cell, in turn: settings are proposed together once all before them are known.
 
-    So what a cell proposes depends on its own results alone, in order, and not on how many
-    trials run at the same time.
+    So what a cell proposes depends on its own results alone, in order, and not on how many trials run at
+    the same time.
 
     Args:
         records: of the trials that an interrupted study has finished.
     """
 
-    def __init__(self, config: JobConfig, cells: Sequence[Cell], records: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, config: JobConfig, cells: Sequence[Cell], records: Sequence[Record]) -> None:
         super().__init__(metric="val_ap", mode="max")
         self._config = config
-        self._open = {cell: set(range(config.study.trials)) for cell in cells}  # numbers to be run
-        self._history: dict[Cell, History] = {cell: [] for cell in cells}
-        self._busy: dict[str, tuple[Cell, dict[str, float]]] = {}
+        self._known: dict[Cell, dict[int, Record]] = {cell: {} for cell in cells}
         for record in records:
-            cell = cell_of(record)
-            self._open[cell].discard(record["trial"])
-            if record["status"] == "done":
-                params = {name: record[name] for name in space(cell.init, cell.head)}
-                self._history[cell].append((params, record["val_ap"]))
+            self._known[Cell.of(record)][record["trial"]] = record
+        self._ready: dict[Cell, list[list[Record]]] = {cell: [] for cell in cells}  # works to be begun
+        self._busy: dict[str, tuple[Cell, list[Record]]] = {}
 
     @property
     def missing(self) -> int:
-        """How many trials are still to be run."""
-        return sum(map(len, self._open.values()))
+        """How many works are still to be run, at most."""
+        trials = self._config.study.trials
+        return sum(trials - len(known) for known in self._known.values())
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial, of the cell that has most to run.
+        """The next work, of the cell that has most to run: {"work": [a record for each trial]}.
 
         None while it must wait for a result, `Searcher.FINISHED` where there are no more.
         """
-        busy = {cell for cell, _ in self._busy.values()}
-        free = [cell for cell, numbers in self._open.items() if numbers and cell not in busy]
-        if not free:
+        for cell in self._known:
+            self._fill(cell)
+        cell = max(self._ready, key=lambda cell: (bool(self._ready[cell]), -len(self._known[cell])))
+        if not self._ready[cell]:
             return None if self._busy else Searcher.FINISHED
-        cell = max(free, key=lambda cell: len(self._open[cell]))
-        number = min(self._open[cell])
-        self._open[cell].discard(number)
-        params = propose(self._config, cell, number, self._history[cell])
-        self._busy[trial_id] = cell, params
-        factors = {"init": cell.init.value, "head": cell.head.value, "budget": cell.budget, "trial": number}
-        return {"run": {**factors, **params}}
+        work = self._ready[cell].pop(0)
+        self._busy[trial_id] = cell, work
+        return {"work": work}
+
+    def _fill(self, cell: Cell) -> None:
+        """Proposes the cell's next settings, if all before them are known."""
+        known, study = self._known[cell], self._config.study
+        if self._ready[cell] or any(busy == cell for busy, _ in self._busy.values()):
+            return
+        whole = next((n for n in range(study.trials) if n not in known), study.trials)
+        begin = whole // study.together * study.together
+        history = [known[number] for number in range(begin)]
+        proposed = propose(self._config, cell, begin, history) if whole < study.trials else []
+        factors = {"init": cell.init.value, "head": cell.head.value, "budget": cell.budget}
+        left = [
+            {**factors, "trial": begin + n, **params}
+            for n, params in enumerate(proposed)
+            if begin + n not in known
+        ]
+        size = together(self._config, cell)
+        self._ready[cell] = [left[n : n + size] for n in range(0, len(left), size)]
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Learns from a finished trial; a failed one teaches nothing."""
-        cell, params = self._busy.pop(trial_id)
+        """Learns from a finished work; of one that failed as a whole, that its trials did."""
+        cell, work = self._busy.pop(trial_id)
+        records = [{**each, "status": "failed"} for each in work]
         if result is not None and not error:
-            self._history[cell].append((params, result["val_ap"]))
+            records = json.loads(result["records"])
+        for record in records:
+            self._known[cell][record["trial"]] = record

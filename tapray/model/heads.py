@@ -7,16 +7,51 @@ once per crop and kept, and `forward`, the part that is trained; registered in H
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tapray.config import HeadKind
+from tapray.config import HeadKind, Pooling
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """What may vary among heads of a kind; a kind that has no such thing ignores it."""
+
+    dropout: float = 0.0
+    width: int = 64
+    pooling: Pooling = Pooling.CENTRE
+
+
+DEFAULTS = HeadOptions()
+
+
+class Dropout(nn.Module):
+    """As `nn.Dropout`, with a rate that differs among heads that are trained as one."""
+
+    rate: Tensor
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.register_buffer("rate", torch.tensor(rate), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...) -> (...)."""
+        return x * (torch.rand_like(x) >= self.rate) / (1 - self.rate) if self.training else x
 
 
 class Head(nn.Module):
-    """(B, 2, C, h, w) dense features -> front(...) -> forward(...) = (B, K) logits."""
+    """(B, 2, C, h, w) dense features -> front(...) -> forward(...) = (B, K) logits.
+
+    condenses: whether `front` leaves much less than the features, so that it is worth keeping.
+    stacks: whether many of it are trained as one faster than one by one (`tapray.study.fit.Training`): true
+    of matrix products of few crops, not of convolutions.
+    """
+
+    condenses = False
+    stacks = False
 
     def front(self, features: Tensor) -> Tensor:
         """The part without parameters; by default nothing."""
@@ -29,30 +64,27 @@ class Head(nn.Module):
 class LinearHead(Head):
     """One fully connected layer on the flattened features (arXiv 2411.03924, section 2.3)."""
 
-    def __init__(self, channels: int, side: int, classes: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.drop = nn.Dropout(dropout)
-        self.out = nn.Linear(2 * channels * side * side, classes)
+    stacks = True
 
-    def front(self, features: Tensor) -> Tensor:
-        """(B, 2 C h w)."""
-        return features.flatten(1)
+    def __init__(self, channels: int, side: int, classes: int, options: HeadOptions) -> None:
+        super().__init__()
+        self.out = nn.Linear(2 * channels * side * side, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class logits (B, K) from `front`."""
-        logits: Tensor = self.out(self.drop(x))
+        logits: Tensor = self.out(x.flatten(1))
         return logits
 
 
 class ResNetHead(Head):
     """Conv 3x3 to 64 + BN + ReLU, one basic residual block, mean over frames and pixels, linear.
 
-    Source: arXiv 2411.03924, section 2.3.
+    Source: arXiv 2411.03924, section 2.3. `HeadOptions.width` stands for the 64.
     """
 
-    def __init__(self, channels: int, side: int, classes: int, dropout: float = 0.0) -> None:
+    def __init__(self, channels: int, side: int, classes: int, options: HeadOptions) -> None:
         super().__init__()
-        width = 64
+        width = options.width
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
         )
@@ -63,7 +95,7 @@ class ResNetHead(Head):
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
         )
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(options.dropout)
         self.out = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,10 +109,14 @@ class ResNetHead(Head):
 class MlpHead(Head):
     """Features averaged on a 4 x 4 grid, flattened, one hidden layer."""
 
-    def __init__(self, channels: int, side: int, classes: int, dropout: float = 0.0) -> None:
+    condenses = True
+    stacks = True
+
+    def __init__(self, channels: int, side: int, classes: int, options: HeadOptions) -> None:
         super().__init__()
+        width, drop = options.width, Dropout(options.dropout)
         self.net = nn.Sequential(
-            nn.Linear(2 * channels * 16, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, classes)
+            nn.Linear(2 * channels * 16, width), nn.ReLU(), drop, nn.Linear(width, classes)
         )
 
     def front(self, features: Tensor) -> Tensor:
@@ -94,22 +130,25 @@ class MlpHead(Head):
 
 
 class PooledHead(Head):
-    """A linear layer on statistics of the features around the crop's centre.
+    """A linear layer on statistics of the features around the crop's centre, or in the whole of it.
 
-    Per channel and frame: mean and spread under a narrow and a wide Gaussian window, maximum
+    Per channel and frame: mean and spread under two Gaussian windows (`HeadOptions.pooling`), maximum
     and minimum; then what both frames share (sum), what changed (difference and its size) and the
     energy of the pixelwise change. Few weights, blind to where in the window an event lies,
     so that a handful of events suffices. Each statistic is standardised by its mean and
     spread over all training crops, for which no labels are needed.
     """
 
-    def __init__(self, channels: int, side: int, classes: int, dropout: float = 0.0) -> None:
+    condenses = True
+
+    def __init__(self, channels: int, side: int, classes: int, options: HeadOptions) -> None:
         super().__init__()
-        self.windows = nn.Buffer(torch.stack([_window(side, side / 8), _window(side, side / 3)]))
+        sigmas = (side / part for part in _WINDOWS[options.pooling])
+        self.windows = nn.Buffer(torch.stack([_window(side, sigma) for sigma in sigmas]))
         width = channels * (3 * 6 + 1)
         self.norm = nn.BatchNorm1d(width, affine=False)
         self.settled = False
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(options.dropout)
         self.out = nn.Linear(width, classes)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -150,6 +189,9 @@ class PooledHead(Head):
         return logits
 
 
+_WINDOWS = {Pooling.CENTRE: (8, 3), Pooling.WHOLE: (4, 1)}  # their sigmas are such parts of a crop's side
+
+
 def _window(side: int, sigma: float) -> Tensor:
     """(side, side) Gaussian around the centre, summing to 1."""
     line = torch.exp(-((torch.arange(side) - (side - 1) / 2) ** 2) / (2 * sigma**2))
@@ -157,7 +199,7 @@ def _window(side: int, sigma: float) -> Tensor:
     return window / window.sum()
 
 
-HEADS: dict[HeadKind, Callable[..., Head]] = {
+HEADS: dict[HeadKind, type[Head]] = {
     HeadKind.LINEAR: LinearHead,
     HeadKind.RESNET: ResNetHead,
     HeadKind.MLP: MlpHead,
@@ -166,7 +208,12 @@ HEADS: dict[HeadKind, Callable[..., Head]] = {
 
 
 def build_head(
-    kind: HeadKind, channels: int, side: int, classes: int, dropout: float, generator: torch.Generator
+    kind: HeadKind,
+    channels: int,
+    side: int,
+    classes: int,
+    generator: torch.Generator,
+    options: HeadOptions = DEFAULTS,
 ) -> Head:
     """A head with weights drawn from `generator` alone.
 
@@ -175,4 +222,5 @@ def build_head(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        return HEADS[kind](channels, side, classes, dropout)
+        make: Callable[..., Head] = HEADS[kind]
+        return make(channels, side, classes, options)

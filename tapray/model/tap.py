@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tapray.config import Layer
 from tapray.model.backbones import build_backbone
 
 FEATURES = 32  # channels of the dense features
@@ -50,18 +51,22 @@ class TapNet(nn.Module):
         self.arrow = nn.Sequential(EquivariantBlock(FEATURES, FEATURES), EquivariantBlock(FEATURES, FEATURES))
         self.logit = EquivariantBlock(FEATURES, 1, norm=False)
 
-    def features(self, pairs: Tensor) -> Tensor:
+    def features(self, pairs: Tensor, layer: Layer = Layer.PROJECTION) -> Tensor:
         """Dense features, frame by frame.
 
         Args:
             pairs: (B, S, H, W) or, of several channels, (B, S, C, H, W) float32, normalised
                 intensities of S frames.
+            layer: the projection's output, or the backbone's that goes into it.
 
         Returns:
-            (B, S, 32, h, w) float32; h, w are H, W divided by the stem's stride.
+            (B, S, 32, h, w) float32; h, w are H, W divided by the stem's stride. The backbone's own number
+            of channels where that is the layer.
         """
         frames = pairs.flatten(0, 1)
-        x: Tensor = self.projection(self.backbone(frames if frames.dim() == 4 else frames.unsqueeze(1)))
+        x: Tensor = self.backbone(frames if frames.dim() == 4 else frames.unsqueeze(1))
+        if layer is Layer.PROJECTION:
+            x = self.projection(x)
         return x.view(*pairs.shape[:2], *x.shape[1:])
 
     def arrow_logits(self, features: Tensor) -> Tensor:

@@ -42,6 +42,11 @@ def load_tap(folder: Path) -> TapNet:
     return net
 
 
+def under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose name begins with `name` and a dot, by the rest of it."""
+    return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
 def weights_digest(net: nn.Module) -> str:
     """sha256 over names and values of all weights and buffers."""
     digest = hashlib.sha256()

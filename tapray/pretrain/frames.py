@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from tapray.arrays import write_rows
 from tapray.config import JobConfig, SamplerKind
 from tapray.crops.draw import CropStream, Region, Source
 from tapray.crops.normalise import normalise
@@ -51,7 +52,7 @@ def fill(folder: Path, first: int, frames: NDArray[Any], own: int, config: JobCo
         frames: (n, ..., h, w), the own frames and as many more as the largest delta, while there are any.
     """
     size, intensity = config.pretrain.size, config.crops.intensity
-    _write(folder / "frames.npy", first, frames[:own])
+    write_rows(folder / "frames.npy", first, frames[:own])
     ranges = np.load(folder / "ranges.npy")[first : first + len(frames)]
     smoothed = deque[NDArray[np.float32]](maxlen=max(config.deltas) + 1)
     scores: dict[int, list[NDArray[np.float32]]] = {delta: [] for delta in config.deltas}
@@ -62,15 +63,7 @@ def fill(folder: Path, first: int, frames: NDArray[Any], own: int, config: JobCo
                 found.append(score_pair(smoothed[-1 - delta], smoothed[-1], size))
     for delta, found in scores.items():
         if found:
-            _write(folder / f"scores-{delta}.npy", first, np.stack(found))
-
-
-def _write(path: Path, first: int, rows: NDArray[Any]) -> None:
-    """Rows of an array file from `first` on, as bytes: maps of a network file system share whole pages."""
-    array = np.load(path, mmap_mode="r")
-    with path.open("r+b") as file:
-        file.seek(array.offset + first * (array.nbytes // len(array)))
-        file.write(np.ascontiguousarray(rows, array.dtype).data)
+            write_rows(folder / f"scores-{delta}.npy", first, np.stack(found))
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,7 @@ def weigh(folder: Path, region: Region, config: JobConfig, kind: SamplerKind) ->
         for number, weights in enumerate(pair_weights(scores, kind, config.pretrain.sharpness * tiles)):
             rising = np.cumsum(weights)
             totals[number] = rising[-1]
-            _write(path, number, rising[None] / max(float(rising[-1]), np.finfo(np.float64).tiny))
+            write_rows(path, number, rising[None] / max(float(rising[-1]), np.finfo(np.float64).tiny))
         shares = np.cumsum(totals)
         np.save(folder / f"pairs-{delta}-{kind}.npy", shares / shares[-1])
 

@@ -15,6 +15,7 @@ from tapray.config import PretrainConfig
 from tapray.model.losses import tap_loss
 from tapray.model.sync_norm import synchronised
 from tapray.model.tap import TapNet, initialise
+from tapray.model.weights import under
 from tapray.pretrain.optim import make_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -122,11 +123,6 @@ class Trainer:
             for _ in range(step):
                 self.scheduler.step()
         self.step = step
-
-
-def under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose name begins with `name` and a dot, by the rest of it."""
-    return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
 def trained(tensors: Mapping[str, Tensor], preset: str, channels: int) -> TapNet:

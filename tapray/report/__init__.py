@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from tapray.config import Init
 from tapray.report.figures import arrow_curve, label_budget_curve, reliability_diagrams
+from tapray.report.labels import efficiency_table, front_figure, front_table, needed_table
 from tapray.report.page import page
 from tapray.report.reliability import RESAMPLES, Prediction, Predictions
 from tapray.report.tables import beside, compare, result_table, summarise, write_csv, write_tables
 from tapray.study.calibration import Calibration
 from tapray.study.metrics import event_probability
-from tapray.study.statistics import bootstrap_ap, paired_bootstrap_ap
+from tapray.study.statistics import Difference, bootstrap_ap, holm, paired_bootstrap_ap
 
 __all__ = ["Prediction", "Predictions", "result_table", "summarise", "write_report", "write_tables"]
 
@@ -41,16 +42,20 @@ def write_report(
     """
     summary, comparisons = write_tables(folder, results, trials), compare(results, trials)
     cells, pairs = test_intervals(predictions, comparisons, np.random.default_rng(0))
+    rng = np.random.default_rng(1)
+    needed, saved = needed_table(results, rng), efficiency_table(results, trials, rng)
+    tables = {"test_intervals": cells, "test_differences": pairs}
+    tables |= {"labels_needed": needed, "label_efficiency": saved}
     paths = [folder / f"{name}.csv" for name in ("results", "trials", "summary", "comparisons")]
-    paths += [
-        write_csv(cells, folder / "test_intervals.csv"),
-        write_csv(pairs, folder / "test_differences.csv"),
-    ]
+    paths += [write_csv(table, folder / f"{name}.csv") for name, table in tables.items()]
     paths += label_budget_curve(results, folder / "label_budget.png")
+    unit = str(summary["budget_unit"].iloc[0])
+    paths += front_figure(front_table(results, trials), unit, folder / "fronts.png")
     paths += reliability_diagrams(predictions, folder / "reliability.png", np.random.default_rng(0))
     if history:
         paths += arrow_curve(history, folder / "arrow.png")
-    text = page(summary, results, cells, pairs, audit, history, [path.name for path in paths])
+    names = [path.name for path in paths]
+    text = page(summary, results, cells, pairs, needed, saved, audit, history, names)
     with beside(folder / "report.md") as part:
         part.write_text(text, encoding="utf-8")
     return [*paths, folder / "report.md"]
@@ -59,34 +64,39 @@ def write_report(
 def test_intervals(
     predictions: Predictions, comparisons: pd.DataFrame, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """How far the test crops, drawn anew by group, move the mean AP over seeds and its differences.
+    """How far seeds and test set, both drawn anew, move the mean AP and its differences.
 
-    Returns the cells (init, head, budget, test_low, test_high) and the AP rows of `compare` with test_low and
-    test_high beside their interval over seeds.
+    Returns the cells (init, head, budget, test_low, test_high), and the AP rows of `compare` with test_low,
+    test_high and p of the difference beside its interval over seeds, and p_holm, p corrected for all rows of
+    the same `head`.
     """
     first = next(iter(predictions.values()))
-    labels, groups = np.asarray(first["labels"]), np.asarray(first["groups"])
-    scores: dict[Cell, list[NDArray[np.float64]]] = {}
-    for (init, head, budget, _), run in predictions.items():
+    labels, blocks = np.asarray(first["labels"]), np.asarray(first["blocks"])
+    scores: dict[Cell, dict[int, NDArray[np.float64]]] = {}
+    for (init, head, budget, seed), run in predictions.items():
         if not np.array_equal(run["labels"], labels):
             raise ValueError("predictions are not of the same test crops")
         fitted = Calibration(run["temperature"], tuple(run["bias"]))
-        scores.setdefault((str(init), str(head), int(budget)), []).append(
-            event_probability(fitted.apply(run["logits"]))
-        )
+        event = event_probability(fitted.apply(run["logits"]))
+        scores.setdefault((str(init), str(head), int(budget)), {})[seed] = event
     rows = [
-        (*cell, *bootstrap_ap(labels, np.stack(own), groups, RESAMPLES, rng)) for cell, own in scores.items()
+        (*cell, *bootstrap_ap(labels, np.stack([*own.values()]), blocks, RESAMPLES, rng))
+        for cell, own in scores.items()
     ]
     cells = pd.DataFrame(rows, columns=["init", "head", "budget", "test_low", "test_high"])
     pairs = comparisons[comparisons["metric"] == "ap"].reset_index(drop=True)
-    ends = []
-    known: dict[tuple[Any, ...], tuple[float, float]] = {}  # a row "best" repeats that of its head
+    known: dict[tuple[Any, ...], Difference] = {}  # a row "best" repeats that of its head
+    found = []
     for _, row in pairs.iterrows():
         sides = ((str(Init.TAP), row["head_tap"]), (row["other"], row["head_other"]))
         key = (*sides, int(row["budget"]))
         if key not in known:
-            a, b = (np.stack(scores[init, head, key[-1]]) for init, head in sides)
-            known[key] = paired_bootstrap_ap(labels, a, b, groups, RESAMPLES, rng)
-        ends.append(known[key])
-    low, high = zip(*ends, strict=True) if ends else ((), ())
-    return cells, pairs.assign(test_low=low, test_high=high)
+            a, b = (scores[init, head, key[-1]] for init, head in sides)
+            seeds = sorted(a.keys() & b.keys())
+            tap, other = (np.stack([side[seed] for seed in seeds]) for side in (a, b))
+            known[key] = paired_bootstrap_ap(labels, tap, other, blocks, RESAMPLES, rng)
+        found.append(known[key])
+    named = {"test_low": "low", "test_high": "high", "p": "p"}
+    pairs = pairs.assign(**{name: [getattr(one, own) for one in found] for name, own in named.items()})
+    corrected = pairs.groupby("head")["p"].transform(lambda own: holm(own.to_numpy()))
+    return cells, pairs.assign(p_holm=corrected)

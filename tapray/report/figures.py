@@ -18,13 +18,15 @@ from tapray.report.reliability import Prediction, Predictions, reliability_table
 from tapray.report.tables import CELL, RANKS, beside, summarise, test_set, write_csv
 
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
-BLACK, GREY = "#000000", "#666666"
+RED, BLACK, GREY = "#D55E00", "#000000", "#666666"
 STYLES = {  # colour, marker, line: any one of the three tells the arms apart
     Init.TAP: (BLUE, "o", "-"),
     Init.RANDOM_DEFAULT: (ORANGE, "s", "--"),
     Init.RANDOM_PAPER: (PURPLE, "D", "-."),
     Init.END_TO_END: (GREEN, "^", ":"),
     Init.FINE_TUNE: (BLACK, "v", (0, (7, 2))),
+    Init.IMAGENET: (RED, "P", (0, (3, 1, 1, 1))),
+    Init.DIFFERENCE: (GREY, "X", (0, (1, 1))),
 }
 LOOK: Any = {
     "font.size": 9,
@@ -69,7 +71,7 @@ def label_budget_curve(results: pd.DataFrame, path: Path) -> list[Path]:
             color=GREY,
         )
         columns = ["budget_unit", "n_seeds", "ap_mean", "ap_low", "ap_high", "prevalence"]
-        return _save(figure, summary[[*CELL, *columns]], path)
+        return save(figure, summary[[*CELL, *columns]], path)
 
 
 def _arm(panel: Axes, rows: pd.DataFrame, init: str, dodge: float) -> None:
@@ -133,7 +135,7 @@ def reliability_diagrams(predictions: Predictions, path: Path, rng: np.random.Ge
             note = f"n = {len(runs)} seeds, pooled; bars: 95 % bootstrap interval over groups of test crops"
             note += f"\ntest: {n} crops, {events} with an event"
             block.supxlabel(note, fontsize=8, color=GREY)
-        return _save(figure, pd.concat(tables), path)
+        return save(figure, pd.concat(tables), path)
 
 
 def _reliability_panel(panel: Axes, counts: Axes, table: pd.DataFrame) -> None:
@@ -176,10 +178,10 @@ def arrow_curve(history: Sequence[Mapping[str, float]], path: Path) -> list[Path
         panel.set_xlabel("optimiser steps")
         panel.set_ylabel("arrow accuracy")
         panel.legend(loc="upper left")
-        return _save(figure, table, path)
+        return save(figure, table, path)
 
 
-def _save(figure: Figure, numbers: pd.DataFrame, path: Path) -> list[Path]:
+def save(figure: Figure, numbers: pd.DataFrame, path: Path) -> list[Path]:
     """PNG, SVG and CSV beside each other; the same numbers give the same bytes."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")

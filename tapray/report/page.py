@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tapray.pretrain.evaluate import ARROW_FLOOR
+from tapray.report.labels import bounds
 from tapray.report.tables import arrow_accuracy, test_set
 from tapray.study.results import best_run
 from tapray.study.statistics import paired_interval
@@ -26,16 +27,22 @@ def page(
     results: pd.DataFrame,
     cells: pd.DataFrame,
     pairs: pd.DataFrame,
+    needed: pd.DataFrame,
+    saved: pd.DataFrame,
     audit: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
     files: Sequence[str],
 ) -> str:
-    """The whole page; cells and pairs as `tapray.report.test_intervals` returns them, files by name."""
+    """The whole page; cells and pairs as `tapray.report.test_intervals` returns them, files by name.
+
+    needed and saved: as `tapray.report.labels` makes them.
+    """
     sections = [
         _question(summary),
         _claims(pairs, results),
         _data(summary, audit),
         _budgets(summary, cells),
+        _needed(summary, needed, saved),
         _calibration(summary, results),
         _arrow(results, history),
         _further(files, results),
@@ -57,7 +64,8 @@ def _question(summary: pd.DataFrame) -> str:
         "and does time arrow pretraining (`tap`) beat the other initialisations?\n\n"
         f"Split by {first['split']}. Test set: {test_set(first)}, the same for every run. "
         f"Numbers are means over {first['n_seeds']} seeds with the 95 % interval over seeds (Student t) in "
-        "brackets; intervals over test crops resample whole groups of crops with replacement. "
+        "brackets; intervals over seeds and test set draw both anew, the test set by whole movies or blocks "
+        "of time. "
         f"Average precision (AP) is {first['prevalence']:.3f} by chance.{leaky}"
     )
 
@@ -73,12 +81,13 @@ def _claims(pairs: pd.DataFrame, results: pd.DataFrame) -> str:
             if row["low"] > 0 or row["high"] < 0:
                 verdict = "beats" if row["low"] > 0 else "is beaten by"
                 if row["test_low"] <= 0 <= row["test_high"]:
-                    verdict += " (on these test crops, not surely on others)"
+                    verdict += " (on this test set, not surely on another)"
             lines.append(
                 f"- At {row['budget']} {row['budget_unit']} `tap` ({_side(row, 'tap')}) {verdict} "
                 f"`{row['other']}` ({_side(row, 'other')}): "
                 f"{_signed(row['difference'], row['low'], row['high'])} AP over {row['n_seeds']} seeds, "
-                f"[{row['test_low']:+.3f}, {row['test_high']:+.3f}] over test crops."
+                f"[{row['test_low']:+.3f}, {row['test_high']:+.3f}] over seeds and test set, p = "
+                f"{row['p_holm']:.2g} (corrected for the number of comparisons)."
             )
     text = "\n".join(lines) or "`tap` or a baseline to set it against is not among the runs."
     return f"## Result\n\n{_warning(results)}Heads are chosen by validation AP.\n\n{text}"
@@ -125,12 +134,43 @@ def _budgets(summary: pd.DataFrame, cells: pd.DataFrame) -> str:
         "init",
         "head",
         "AP",
-        "AP over test crops",
+        "AP over seeds and test set",
         "F1",
         "precision of class 1",
         "recall of class 1",
     )
     return f"## Label budget\n\n{_table(header, rows)}\n\n![label-budget curve](label_budget.png)"
+
+
+def _needed(summary: pd.DataFrame, needed: pd.DataFrame, saved: pd.DataFrame) -> str:
+    """Labels that an arm needs, and what tap saves."""
+    unit, budgets = str(summary["budget_unit"].iloc[0]), sorted(summary["budget"].unique())
+    if len(budgets) < 2:
+        return "## How many labels\n\nOne budget was run: two are needed to tell how many labels suffice."
+    wide = []
+    for (init, head), rows in needed.groupby(["init", "head"], sort=False):
+        parts = [
+            [bounds(row[part], budgets) for part in ("needed", "low", "high")] for _, row in rows.iterrows()
+        ]
+        wide.append((init, head, *(f"{value} [{low}, {high}]" for value, low, high in parts)))
+    targets = [f"F1 of {target:.1f}" for target in dict.fromkeys(needed["target"])]
+    text = (
+        f"Labelled {unit} needed, read off the line through the mean F1 at the budgets that were run, with "
+        f"the 95 % interval over seeds.\n\n{_table(('init', 'head', *targets), wide)}"
+    )
+    ap = saved[saved["metric"] == "ap"]
+    times = [
+        (row["budget"], row["other"], *(_times(row[part]) for part in ("ratio", "low", "high")))
+        for _, row in ap.iterrows()
+    ]
+    if times:
+        header = (unit, "other", "labels for the AP of tap, over its own", "low", "high")
+        text += f"\n\nWhat `tap` saves:\n\n{_table(header, times)}"
+    return f"## How many labels\n\n{text}\n\n![what is to be had](fronts.png)"
+
+
+def _times(ratio: float) -> str:
+    return "not reached" if np.isinf(ratio) else f"{ratio:.2g}"
 
 
 def _calibration(summary: pd.DataFrame, results: pd.DataFrame) -> str:

@@ -24,6 +24,7 @@ class Prediction(TypedDict):
     temperature: float
     bias: Sequence[float]  # K, of class 0 first
     groups: NDArray[Any]  # (N,) cluster of each crop
+    blocks: NDArray[Any]  # (N,) field of view or block of time, see `tapray.study.statistics.time_blocks`
 
 
 Predictions = Mapping[tuple[str, str, int, int], Prediction]  # by init, head, budget, seed

@@ -26,6 +26,7 @@ RESULT_COLUMNS = [
     *METRICS[: METRICS.index("temperature") + 1],
     *("bias", *METRICS[METRICS.index("ece_before") :], "leaky"),
 ]
+BOOKKEEPING = ["seconds", "work", "rungs", "tune_trial"]  # of trials, in no table
 COMPARED = ["ap", "f1", "mcc", "ece_after", "nll_after", "brier_after"]
 COMPARISON_COLUMNS = [
     *("budget", "budget_unit", "head", "head_tap", "other", "head_other", "metric", "n_seeds"),
@@ -161,7 +162,7 @@ def write_tables(folder: Path, results: pd.DataFrame, trials: pd.DataFrame) -> p
     final = ordered(results.reindex(columns=RESULT_COLUMNS))
     final["bias"] = [";".join(f"{b:.6g}" for b in bias[1:]) for bias in final["bias"]]
     first = [*CELL, "trial", "status", "val_ap"]
-    searched = trials.reindex(columns=[*first, *sorted(set(trials.columns) - set(first))])
+    searched = trials.reindex(columns=[*first, *sorted(set(trials.columns) - {*first, *BOOKKEEPING})])
     summary = summarise(results)
     write_csv(final, folder / "results.csv")
     write_csv(ordered(searched), folder / "trials.csv")

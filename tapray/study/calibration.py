@@ -43,13 +43,15 @@ class Calibration:
         return np.asarray(softmax(scaled + np.asarray(self.bias), axis=1))
 
 
-def fit_calibration(logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> Calibration:
+def fit_calibration(
+    logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], temperature: float | None = None
+) -> Calibration:
     """Temperature and bias of lowest negative log-likelihood on validation crops (L-BFGS-B over log T and
-    bias).
+    bias), or the bias alone where the temperature is given.
 
     logits (N, K), labels (N,) in 0..K-1. The likelihood is joined by weak normal priors (see the constants
     above), so that few events cannot make it run away. Where a class has no validation crop there is nothing
-    to fit: identity. Raises ValueError on logits that are not finite.
+    to fit: no bias. Raises ValueError on logits that are not finite.
     """
     z = np.asarray(logits, dtype=np.float64)
     if not np.isfinite(z).all():
@@ -57,7 +59,7 @@ def fit_calibration(logits: NDArray[np.floating[Any]], labels: NDArray[np.intege
     n, k = z.shape
     target = np.eye(k)[np.asarray(labels)]
     if n == 0 or not target.any(axis=0).all():
-        return Calibration.identity(k)
+        return Calibration(temperature or 1.0, (0.0,) * k)
 
     def objective(x: FloatArray) -> tuple[float, FloatArray]:
         scaled = z * np.exp(-x[0])
@@ -68,7 +70,9 @@ def fit_calibration(logits: NDArray[np.floating[Any]], labels: NDArray[np.intege
         return value / n, (slope + x / std**2) / n
 
     std = np.array([LOG_TEMPERATURE_STD, *[BIAS_STD] * (k - 1)])
-    bounds = [(np.log(LOWEST), np.log(HIGHEST)), *[(None, None)] * (k - 1)]
+    low, high = (LOWEST, HIGHEST) if temperature is None else (temperature, temperature)
+    bounds = [(np.log(low), np.log(high)), *[(None, None)] * (k - 1)]
     options = {"ftol": 1e-12, "gtol": 1e-8, "maxiter": 500}
-    found = minimize(objective, np.zeros(k), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    start = np.array([np.log(temperature or 1.0), *[0.0] * (k - 1)])
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return Calibration(float(np.exp(found.x[0])), (0.0, *(float(b) for b in found.x[1:])))

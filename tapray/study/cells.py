@@ -1,8 +1,10 @@
-"""One run of a study: a cell (init, head, budget), a setting and a seed."""
+"""The cells of a study, and the works in them: members, each a setting and a seed, trained together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,19 +13,16 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from tapray.config import HeadKind, Init, JobConfig
-from tapray.crops.budgets import count_events, draw_budget
-from tapray.model.encoders import build_encoder, draws
-from tapray.model.heads import Head, PooledHead, build_head
+from tapray.crops.budgets import draw_budget
+from tapray.model.encoders import build_encoder, draw_of, draws
+from tapray.model.heads import HEADS, Head, PooledHead, build_head
 from tapray.model.tap import FEATURES, TapNet
-from tapray.study.calibration import Calibration, fit_calibration
-from tapray.study.fit import Arm, Settings, fit, in_batches, solve
-from tapray.study.metrics import best_f1_threshold, probability_scores, score
-from tapray.study.store import FeatureStore, fronts
-
-SEARCH_SEED = 1_000_000  # search trials draw labels that no final run draws
+from tapray.study.fit import Arm, Crops, Training, logits_of, solve
+from tapray.study.space import Settings, solved
+from tapray.study.store import FeatureStore, features, fronts
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,11 @@ class Cell:
         """For example tap-pooled-10."""
         return f"{self.init.value}-{self.head.value}-{self.budget}"
 
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Cell:
+        """The cell of a trial's or run's record."""
+        return cls(Init(record["init"]), HeadKind(record["head"]), record["budget"])
+
 
 def cells(config: JobConfig) -> list[Cell]:
     """Every cell of a study: budgets, then initialisations, then heads, as the configuration lists them."""
@@ -49,8 +53,56 @@ def cells(config: JobConfig) -> list[Cell]:
 
 
 @dataclass(frozen=True)
+class Member:
+    """One training of a cell."""
+
+    settings: Settings
+    seed: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Members of a cell, and where their inputs lie."""
+
+    config: JobConfig
+    store: Path  # feature folder
+    model: Path  # folder of the pretrained net
+    cell: Cell
+    members: tuple[Member, ...]
+
+    def steps(self, rows: Sequence[NDArray[np.int64]]) -> int:
+        """Of the training of members on these crops each; epochs are those of their mean number."""
+        study = self.config.study
+        if study.epochs:
+            return math.ceil(study.epochs * float(np.mean([len(own) for own in rows])) / study.batch)
+        return study.steps if self.cell.init.frozen else study.steps_trained
+
+
+def together(config: JobConfig, cell: Cell) -> int:
+    """How many members of a cell one work may hold.
+
+    Where nothing is gained by training them as one, each is a work of its own, that any free CPU takes.
+    """
+    waits = config.study.halving is not None and not cell.init.frozen
+    return config.study.together if waits or _stacks(cell) else 1
+
+
+def seeds_together(config: JobConfig, cell: Cell) -> Iterator[list[int]]:
+    """The seeds of a cell's final runs, in works: only those with the same encoder are trained as one."""
+    encoders = draws(cell.init, config)
+    size = config.study.together if _stacks(cell) else 1
+    for encoder in range(encoders):
+        own = list(range(encoder, config.study.seeds, encoders))
+        yield from (own[first : first + size] for first in range(0, len(own), size))
+
+
+def _stacks(cell: Cell) -> bool:
+    return cell.init.frozen and (solved(cell.init, cell.head) or HEADS[cell.head].stacks)
+
+
+@dataclass(frozen=True)
 class Fitted:
-    """A trained arm and its logits (n, K) on validation and test crops."""
+    """A trained arm and its logits (n, K) on the crops of some splits."""
 
     encoder: TapNet | None  # None: frozen, its features were read
     head: Head
@@ -59,129 +111,176 @@ class Fitted:
     train: pd.DataFrame
     test: pd.DataFrame
 
+    @property
+    def finite(self) -> bool:
+        """Whether its training has not run away."""
+        return all(np.isfinite(logits).all() for logits in self.logits.values())
+
+
+def run_work(work: Work, splits: Sequence[str]) -> list[Fitted]:
+    """Draws each member's label budget, trains, and applies to `splits`.
+
+    Search trials ask for ("val",) alone, so that they cannot see the test crops.
+    """
+    found: dict[int, Fitted] = {}
+    for group in _groups(work):
+        arms = prepare(work, group)
+        if arms.training:
+            arms.training.advance(arms.training.steps)
+        found |= dict(zip(group, arms.fitted(splits), strict=True))
+    return [found[number] for number in range(len(work.members))]
+
+
+def prepare(work: Work, group: Sequence[int]) -> Arms:
+    """The untrained arms of some members that are trained as one; solved ones are solved here."""
+    build = _frozen if work.cell.init.frozen else _trained
+    return build(work, [work.members[number] for number in group])
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Some members' arms: modules that turn inputs (N, ...) into logits."""
+
+    work: Work
+    modules: list[nn.Module]
+    heads: list[Head]
+    encoder: TapNet | None
+    inputs: Crops
+    rows: list[NDArray[np.int64]]
+    training: Training | None
+
+    def fitted(self, splits: Sequence[str]) -> list[Fitted]:
+        """Of each member, as it stands."""
+        index = _index(self.work.store)
+        where = {split: _split(self.work.store, split) for split in splits}
+        logits = {split: logits_of(self.modules, self.inputs, own) for split, own in where.items()}
+        labels = {split: index.label.to_numpy()[own].astype(np.int64) for split, own in where.items()}
+        test = index.iloc[_split(self.work.store, "test")]
+        return [
+            Fitted(
+                self.encoder,
+                head,
+                {split: found[number] for split, found in logits.items()},
+                labels,
+                index.iloc[self.rows[number]],
+                test,
+            )
+            for number, head in enumerate(self.heads)
+        ]
+
 
 @lru_cache(maxsize=2)
 def _index(folder: Path) -> pd.DataFrame:
     return FeatureStore(folder).index()
 
 
-@dataclass(frozen=True)
-class Run:
-    """A cell with a setting and a seed, and where its inputs lie."""
-
-    config: JobConfig
-    store: Path  # feature folder
-    model: Path  # folder of the pretrained net
-    cell: Cell
-    settings: Settings
-    seed: int
-
-    def head(self, side: int, generator: torch.Generator) -> Head:
-        """The cell's untrained head for feature maps of side x side."""
-        classes, dropout = self.config.crops.classes, self.settings.dropout
-        return build_head(self.cell.head, FEATURES, side, classes, dropout, generator)
+@lru_cache(maxsize=6)
+def _split(folder: Path, split: str) -> NDArray[np.int64]:
+    """The crops of a split."""
+    index = _index(folder)
+    rows: NDArray[np.int64] = index.loc[index.split == split, "crop_id"].to_numpy(copy=True)
+    return rows
 
 
-def run_cell(run: Run, splits: tuple[str, ...]) -> Fitted:
-    """Draws the label budget, trains, and applies to `splits`.
-
-    Search trials ask for ("val",) alone, so that they cannot see the test crops.
-    """
-    index = _index(run.store)
-    study = run.config.study
-    rows = draw_budget(index, run.cell.budget, study.negatives_per_event, run.seed, study.budget_unit)
-    generator = torch.Generator().manual_seed(run.seed * 7919 + 11)
-    where = {split: index.loc[index.split == split, "crop_id"].to_numpy(copy=True) for split in splits}
-    labels = torch.from_numpy(index.label.to_numpy().astype(np.int64))
-    train = _frozen if run.cell.init.frozen else _trained
-    encoder, head, apply, inputs = train(run, rows, labels[rows], generator)
-    return Fitted(
-        encoder,
-        head,
-        {split: in_batches(apply, inputs[own]).double().numpy() for split, own in where.items()},
-        {split: labels[own].numpy() for split, own in where.items()},
-        index.iloc[rows],
-        index[index.split == "test"],
-    )
+@lru_cache(maxsize=64)
+def _drawn(folder: Path, budget: int, negatives: int, seed: int, unit: str) -> NDArray[np.int64]:
+    return draw_budget(_index(folder), budget, negatives, seed, unit)
 
 
-# The encoder if it was trained, the head, and the module that turns inputs (N, ...) into logits.
-Trained = tuple[TapNet | None, Head, nn.Module, torch.Tensor]
+def _rows(work: Work, seed: int) -> NDArray[np.int64]:
+    """The label budget of a seed; all trials of a cell have the same."""
+    study = work.config.study
+    return _drawn(work.store, work.cell.budget, study.negatives_per_event, seed, study.budget_unit)
 
 
-def _frozen(run: Run, rows: NDArray[np.int64], labels: torch.Tensor, generator: torch.Generator) -> Trained:
-    init, study = run.cell.init, run.config.study
-    draw = run.seed % draws(init, study.random_draws)
-    inputs = fronts(run.store, init, draw, run.cell.head)
-    head = run.head(FeatureStore(run.store).features(init, draw).shape[-1], generator)
-    if isinstance(head, PooledHead):
-        unlabelled = _index(run.store).split == "train"
-        head.settle(inputs[torch.from_numpy(unlabelled.to_numpy(copy=True))])
-        solve(head, inputs[rows], labels, run.settings.weight_decay)
+def _groups(work: Work) -> Iterator[list[int]]:
+    """Places of the members that are trained as one: of the same encoder, shape and batches."""
+    cell, groups = work.cell, dict[Any, list[int]]()
+    stacked = _stacks(cell)
+    for number, member in enumerate(work.members):
+        own = member.settings
+        shape = (
+            draw_of(cell.init, work.config, member.seed),
+            own.layer,
+            own.width,
+            own.pooling,
+            own.class_weights,
+        )
+        groups.setdefault(shape if stacked else number, []).append(number)
+    yield from groups.values()
+
+
+def _labels(work: Work) -> Tensor:
+    return torch.from_numpy(_index(work.store).label.to_numpy().astype(np.int64))
+
+
+def _generator(member: Member) -> torch.Generator:
+    return torch.Generator().manual_seed(member.seed * 7919 + 11)
+
+
+def _frozen(work: Work, members: Sequence[Member]) -> Arms:
+    cell, study, options = work.cell, work.config.study, members[0].settings
+    draw = draw_of(cell.init, work.config, members[0].seed)
+    inputs = fronts(work.store, cell.init, draw, cell.head, options.layer, options.pooling)
+    channels, side = features(work.store, cell.init, draw, options.layer).shape[2:4]
+    rows = [_rows(work, member.seed) for member in members]
+    generators = [_generator(member) for member in members]
+    heads = [
+        build_head(cell.head, channels, side, work.config.crops.classes, generator, member.settings.head)
+        for member, generator in zip(members, generators, strict=True)
+    ]
+    training = None
+    if solved(cell.init, cell.head):
+        _solve(work, heads, inputs, rows, members)
     else:
-        fit(head, inputs[rows], labels, run.settings, study.steps, study.batch, generator)
-    return None, head, head, inputs
+        training = Training(
+            heads,
+            inputs,
+            _labels(work),
+            [torch.from_numpy(own) for own in rows],
+            [member.settings for member in members],
+            work.steps(rows),
+            study.batch,
+            generators,
+        )
+    return Arms(work, [*heads], heads, None, inputs, rows, training)
 
 
-def _trained(run: Run, rows: NDArray[np.int64], labels: torch.Tensor, generator: torch.Generator) -> Trained:
-    study = run.config.study
-    preset, channels = run.config.pretrain.preset, run.config.channels
-    encoder = build_encoder(run.cell.init, run.seed, preset, channels, run.model).eval()
-    inputs = torch.from_numpy(FeatureStore(run.store).pixels())
+def _solve(
+    work: Work,
+    heads: Sequence[Head],
+    inputs: Crops,
+    rows: Sequence[NDArray[np.int64]],
+    members: Sequence[Member],
+) -> None:
+    labels, statistics = _labels(work), inputs[_split(work.store, "train")]
+    for head, own, member in zip(heads, rows, members, strict=True):
+        assert isinstance(head, PooledHead)
+        head.settle(statistics)
+        solve(head, inputs[own], labels[own], member.settings)
+
+
+def _trained(work: Work, members: Sequence[Member]) -> Arms:
+    (member,) = members  # each has an encoder of its own
+    config, cell = work.config, work.cell
+    preset, channels = config.pretrain.preset, config.channels
+    draw = draw_of(cell.init, config, member.seed)
+    encoder = build_encoder(cell.init, draw, preset, channels, work.model).eval()
+    inputs = FeatureStore(work.store).pixels()
     with torch.no_grad():  # and in eval mode: asking for the size must not move batch-norm statistics
         side = encoder.features(torch.zeros(1, *inputs.shape[1:])).shape[-1]
-    arm = Arm(encoder, run.head(side, generator))
-    fit(arm, inputs[rows], labels, run.settings, study.steps_trained, study.batch, generator, augmented=True)
-    return encoder, arm.head, arm, inputs
-
-
-def search_score(run: Run) -> dict[str, float]:
-    """What a search trial reports: average precision and NLL on validation."""
-    fitted = run_cell(run, ("val",))
-    calibration = fit_calibration(fitted.logits["val"], fitted.labels["val"])
-    probabilities = calibration.apply(fitted.logits["val"])
-    scores = score(probabilities, fitted.labels["val"], run.config.crops.classes)
-    nll = probability_scores(probabilities, fitted.labels["val"], 0.5)["nll"]
-    return {"val_ap": scores["ap"], "val_nll": nll}
-
-
-def final_record(run: Run, fitted: Fitted) -> tuple[dict[str, Any], Calibration, float]:
-    """One row of results.csv: calibrated on validation, scored once on test.
-
-    Decisions (f1, precision, recall) use the threshold of best F1 on validation.
-    """
-    cell, classes = run.cell, run.config.crops.classes
-    val, test = fitted.logits["val"], fitted.logits["test"]
-    calibration = fit_calibration(val, fitted.labels["val"])
-    threshold = best_f1_threshold(calibration.apply(val), fitted.labels["val"])
-    labels = fitted.labels["test"]
-    prevalence_val = float((fitted.labels["val"] > 0).mean())
-    before = probability_scores(Calibration.identity(classes).apply(test), labels, prevalence_val)
-    after = probability_scores(calibration.apply(test), labels, prevalence_val)
-    record = {
-        "init": cell.init.value,
-        "head": cell.head.value,
-        "budget": cell.budget,
-        "budget_unit": run.config.study.budget_unit,
-        "seed": run.seed,
-        "split": run.config.split.kind.value,
-        "n_train": len(fitted.train),
-        "n_test": len(fitted.test),
-        "n_events_train": count_events(fitted.train),
-        "n_events_test": count_events(fitted.test),
-        "prevalence": float((labels > 0).mean()),
-        **score(calibration.apply(test), labels, classes, threshold),
-        "temperature": calibration.temperature,
-        "val_ap": score(calibration.apply(val), fitted.labels["val"], classes)["ap"],
-        "bias": list(calibration.bias),
-        "ece_constant": after["ece_constant"],
-        **{f"{name}_before": before[name] for name in ("ece", "nll", "brier")},
-        **{f"{name}_after": after[name] for name in ("ece", "nll", "brier")},
-    }
-    return record, calibration, threshold
-
-
-def as_settings(params: dict[str, Any]) -> Settings:
-    """The settings among the values of a trial's or run's record."""
-    names = [field.name for field in fields(Settings) if field.name in params]
-    return Settings(**{name: float(params[name]) for name in names})
+    generator, rows = _generator(member), _rows(work, member.seed)
+    head = build_head(cell.head, FEATURES, side, config.crops.classes, generator, member.settings.head)
+    arm = Arm(encoder, head)
+    training = Training(
+        [arm],
+        inputs,
+        _labels(work),
+        [torch.from_numpy(rows)],
+        [member.settings],
+        work.steps([rows]),
+        config.study.batch,
+        [generator],
+        augmented=True,
+    )
+    return Arms(work, [arm], [head], encoder, inputs, [rows], training)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tapray.config import Init
 
@@ -26,55 +27,70 @@ class Results:
     predictions: dict[tuple[str, str, int, int], Prediction]
 
 
-def collect(folder: Path, pretrained: Mapping[str, Any], *, leaky: bool) -> Results:
+def collect(folder: Path, pretrained: Sequence[Mapping[str, Any]], *, leaky: bool) -> Results:
     """Reads a study folder; final runs that failed are left out.
 
     Args:
-        pretrained: facts of pretraining; its arrow accuracy belongs to the pretrained arms alone.
+        pretrained: the facts of each pretraining; arrow accuracies belong to the pretrained arms alone.
     """
     runs = [run for run in read_records(folder, "run") if run["status"] == "done"]
+    saved = {work: _arrays(folder / f"{work}.npz") for work in {run["work"] for run in runs}}
     predictions: dict[tuple[str, str, int, int], Prediction] = {}
     for run in runs:
-        with np.load(folder / f"{run_name(run)}.npz", allow_pickle=False) as saved:
-            predictions[run["init"], run["head"], run["budget"], run["seed"]] = {
-                "labels": saved["labels"],
-                "logits": saved["logits"],
-                "groups": saved["groups"],
-                "temperature": run["calibration"]["temperature"],
-                "bias": run["calibration"]["bias"],
-            }
+        arrays = saved[run["work"]]
+        predictions[run["init"], run["head"], run["budget"], run["seed"]] = {
+            "labels": arrays["labels"],
+            "logits": arrays["logits"][arrays["seeds"].tolist().index(run["seed"])],
+            "groups": arrays["groups"],
+            "blocks": arrays["blocks"],
+            "temperature": run["temperature"],
+            "bias": run["bias"],
+        }
         has_arrow = run["init"] in (Init.TAP, Init.FINE_TUNE)
-        run["arrow_accuracy"] = pretrained["arrow_accuracy"] if has_arrow else float("nan")
+        own = pretrained[run["seed"] % len(pretrained)]
+        run["arrow_accuracy"] = own["arrow_accuracy"] if has_arrow else float("nan")
         run["leaky"] = leaky
     return Results(pd.DataFrame(runs), pd.DataFrame(read_records(folder, "trial")), predictions)
 
 
 def best_run(results: pd.DataFrame) -> dict[str, Any]:
-    """The run that is best on validation, at the largest budget.
+    """The run that is best on validation, at the largest budget, among those that can be kept as a model.
 
     The cell is chosen by its mean validation average precision over seeds, then the seed.
     """
-    runs = results[results.budget == results.budget.max()]
+    models = results.init.map(lambda init: Init(init).is_tap)
+    runs = results[(results.budget == results.budget.max()) & models]
     init, head = runs.groupby(["init", "head"]).val_ap.mean().idxmax()
     own = runs[(runs.init == init) & (runs["head"] == head)]
     best: dict[str, Any] = own.loc[own.val_ap.idxmax()].to_dict()
     return best
 
 
-def read_records(folder: Path, kind: Literal["trial", "run"]) -> list[dict[str, Any]]:
-    """The records of search trials or final runs, in the order in which a cell's trials or seeds count."""
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as saved:
+        return dict(saved)
+
+
+Kind = Literal["trial", "run"]  # search trials and final runs
+
+
+def read_records(folder: Path, kind: Kind) -> list[dict[str, Any]]:
+    """The records of search trials or final runs, in the order in which a cell's trials or seeds count.
+
+    `work` of each is the stem of the files that it shares with those it was trained with.
+    """
     number = "trial" if kind == "trial" else "seed"
-    records = [json.loads(path.read_text()) for path in folder.glob(f"{kind}-*.json")]
+    records = [
+        {**record, "work": path.stem}
+        for path in folder.glob(f"{kind}s-*.json")
+        for record in json.loads(path.read_text())
+    ]
     return sorted(
         records, key=lambda record: (record["init"], record["head"], record["budget"], record[number])
     )
 
 
-def run_name(run: Mapping[str, Any]) -> str:
-    """Stem of the files of a final run."""
-    return f"run-{run['init']}-{run['head']}-{run['budget']}-{run['seed']}"
-
-
-def trial_name(run: Mapping[str, Any]) -> str:
-    """Stem of the file of a search trial."""
-    return f"trial-{run['init']}-{run['head']}-{run['budget']}-{run['trial']}"
+def work_name(kind: Kind, first: Mapping[str, Any]) -> str:
+    """Stem of the files of the work that begins with that trial or run."""
+    number = first["trial" if kind == "trial" else "seed"]
+    return f"{kind}s-{first['init']}-{first['head']}-{first['budget']}-{number}"

@@ -2,39 +2,104 @@
 
 from __future__ import annotations
 
-from tapray.config import HeadKind, Init
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-# name -> (low, high, logarithmic)
-Space = dict[str, tuple[float, float, bool]]
+from tapray.config import ClassWeights, Dimension, HeadKind, Init, Layer, Pooling
+from tapray.model.heads import HeadOptions
 
-# A pooled head on frozen features is solved (`tapray.study.fit.solve`): only its penalty is to be chosen.
-_SOLVED: Space = {"weight_decay": (1e-2, 1e2, True)}
-_FROZEN: Space = {
-    "learning_rate": (3e-4, 1e-2, True),
-    "weight_decay": (1e-4, 1.0, True),
-    "dropout": (0.0, 0.5, False),
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search trial chooses."""
+
+    weight_decay: float = 1e-2
+    learning_rate: float = 2e-3
+    dropout: float = 0.2
+    width: int = 64
+    pooling: Pooling = Pooling.CENTRE
+    layer: Layer = Layer.PROJECTION
+    class_weights: ClassWeights = ClassWeights.BALANCED
+    augment: str = "light"
+    temperature: float | None = None  # None: fitted on validation
+
+    @property
+    def head(self) -> HeadOptions:
+        """Those of them that shape the head."""
+        return HeadOptions(self.dropout, self.width, self.pooling)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values."""
+
+    values: tuple[str | int, ...]
+
+
+Axis = Range | Choice
+Space = dict[Dimension, Axis]
+
+_COMMON: Space = {
+    Dimension.CLASS_WEIGHTS: Choice(tuple(kind.value for kind in ClassWeights)),
+    Dimension.TEMPERATURE: Range(0.25, 8.0, log=True),
 }
-_TRAINED: Space = {
-    "learning_rate": (3e-4, 1e-2, True),
-    "weight_decay": (1e-6, 1e-2, True),
-    "dropout": (0.0, 0.5, False),
+_LEARNED: Space = {Dimension.LEARNING_RATE: Range(3e-4, 1e-2, log=True)}
+_OF_LAYERS: Space = {Dimension.LAYER: Choice(tuple(kind.value for kind in Layer))}
+_OF_HEAD: dict[HeadKind, Space] = {
+    HeadKind.LINEAR: {},
+    HeadKind.RESNET: {Dimension.DROPOUT: Range(0.0, 0.5), Dimension.WIDTH: Choice((32, 64, 128))},
+    HeadKind.MLP: {Dimension.DROPOUT: Range(0.0, 0.5), Dimension.WIDTH: Choice((32, 64, 128))},
+    HeadKind.POOLED: {Dimension.POOLING: Choice(tuple(kind.value for kind in Pooling))},
 }
 
-# The first trial of every cell: a sensible setting, so that a small allowance is not wasted.
-_SOLVED_FIRST = {"weight_decay": 1.0}
-_FROZEN_FIRST = {"learning_rate": 2e-3, "weight_decay": 1e-2, "dropout": 0.2}
-_TRAINED_FIRST = {"learning_rate": 2e-3, "weight_decay": 1e-4, "dropout": 0.2}
+
+def solved(init: Init, head: HeadKind) -> bool:
+    """Whether the arm is solved (`tapray.study.fit.solve`) and not trained step by step."""
+    return init.frozen and head is HeadKind.POOLED
 
 
-def space(init: Init, head: HeadKind) -> Space:
-    """The ranges an arm's search draws from."""
-    if not init.frozen:
-        return _TRAINED
-    return _SOLVED if head is HeadKind.POOLED else _FROZEN
+def space(init: Init, head: HeadKind, search: Sequence[Dimension]) -> Space:
+    """The axes of an arm's search, among those asked for."""
+    every: Space = {**_COMMON, **_OF_HEAD[head]}
+    if init.frozen and init.is_tap:
+        every |= _OF_LAYERS
+    if solved(init, head):
+        every |= {Dimension.WEIGHT_DECAY: Range(1e-2, 1e2, log=True)}
+    elif init.frozen:
+        every |= {Dimension.WEIGHT_DECAY: Range(1e-4, 1.0, log=True)} | _LEARNED
+    else:
+        every |= {Dimension.WEIGHT_DECAY: Range(1e-6, 1e-2, log=True)} | _LEARNED
+        every |= {Dimension.AUGMENT: Choice(("none", "light", "paper"))}
+        if head is HeadKind.POOLED:
+            every[Dimension.DROPOUT] = Range(0.0, 0.5)
+    return {name: axis for name, axis in every.items() if name in search}
 
 
-def first(init: Init, head: HeadKind) -> dict[str, float]:
-    """The setting an arm's search tries first."""
-    if not init.frozen:
-        return _TRAINED_FIRST
-    return _SOLVED_FIRST if head is HeadKind.POOLED else _FROZEN_FIRST
+def first(init: Init, head: HeadKind, search: Sequence[Dimension]) -> dict[str, Any]:
+    """The setting an arm's search tries first, so that a small allowance is not wasted."""
+    settings = replace(usual(init, head), temperature=1.0)
+    return {str(name): getattr(settings, name) for name in space(init, head, search)}
+
+
+def usual(init: Init, head: HeadKind) -> Settings:
+    """A sensible setting of an arm; what a search does not vary stays so."""
+    if solved(init, head):
+        return Settings(weight_decay=1.0)
+    return Settings() if init.frozen else Settings(weight_decay=1e-4)
+
+
+def settings_of(init: Init, head: HeadKind, params: Mapping[str, Any]) -> Settings:
+    """The arm's usual settings, but for those that a trial or run has of its own."""
+    kinds = {"pooling": Pooling, "layer": Layer, "class_weights": ClassWeights, "width": int}
+    own = {str(name): params[name] for name in Dimension if name in params}
+    return replace(usual(init, head), **{k: kinds[k](v) if k in kinds else v for k, v in own.items()})

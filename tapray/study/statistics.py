@@ -1,12 +1,14 @@
-"""Intervals over seeds (Student t) and over the test set (bootstrap of whole groups of crops).
+"""Intervals over seeds (Student t), and over seeds and the test set together (bootstrap).
 
 The two answer different questions: an interval over seeds tells how far the draw of labels and the training
-matter on this test set, the bootstrap how far the choice of test crops matters for these models.
+matter on this test set; the bootstrap draws the test set anew too, by whole fields of view or blocks of
+time, because crops that lie near each other are no independent samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from scipy.sparse import coo_array
 from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
+FEWEST_MOVIES = 5  # with fewer, blocks of time are drawn and not movies
+BLOCKS = 10  # of a movie's time
 
 
 def interval(values: Sequence[float] | FloatArray, level: float = 0.95) -> tuple[float, float, float, float]:
@@ -43,26 +47,24 @@ def paired_interval(
     return mean, low, high
 
 
-def bootstrap_interval(
-    statistic: Callable[[NDArray[np.intp]], float],
-    groups: NDArray[Any],
-    n: int,
-    rng: np.random.Generator,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval of `statistic(indices of crops)` over n resamples of whole groups, with
-    replacement.
+def time_blocks(movie: NDArray[Any], t: NDArray[np.integer[Any]], group: NDArray[Any]) -> NDArray[np.int64]:
+    """(N,) what crops are drawn together when the test set is: their movie, or a block of its time.
 
-    groups (N,) names the cluster of each crop (neighbouring crops of one event or place share one): crops of
-    a cluster are not independent, so they are drawn together. Resamples where the statistic is NaN are left
-    out.
+    Movies where there are `FEWEST_MOVIES`; else each movie's frames are cut into `BLOCKS` of equal length,
+    and all crops of a group (of one event, or of one place) go with the first of them.
     """
-    _, member = np.unique(groups, return_inverse=True)
-    order = np.argsort(member, kind="stable")
-    blocks = np.split(order, np.cumsum(np.bincount(member))[:-1])
-    draws = rng.integers(len(blocks), size=(n, len(blocks)))
-    values = [statistic(np.concatenate([blocks[g] for g in draw])) for draw in draws]
-    return _percentiles(np.asarray(values, dtype=np.float64), level)
+    names, number = np.unique(movie, return_inverse=True)
+    if len(names) >= FEWEST_MOVIES:
+        return number.astype(np.int64)
+    _, member = np.unique(group, return_inverse=True)
+    first = np.full(member.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, member, t)
+    start, stop = (np.zeros(len(names), np.int64) for _ in range(2))
+    for own in range(len(names)):
+        start[own], stop[own] = t[number == own].min(), t[number == own].max() + 1
+    block = (first[member] - start[number]) * BLOCKS // np.maximum(stop - start, 1)[number]
+    blocks: NDArray[np.int64] = number * BLOCKS + block
+    return blocks
 
 
 def bootstrap_ap(
@@ -73,14 +75,22 @@ def bootstrap_ap(
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval of the average precision over n resamples of whole groups.
+    """Percentile interval of the mean average precision over n resamples of whole groups, and of seeds.
 
-    labels (N,), above 0 for events; scores (N,) or (S, N), then of the mean AP of S seeds on the same crops.
-    Ties are one threshold, as in scikit-learn. Resamples without an event are left out.
+    labels (N,), above 0 for events; scores (N,) or (S, N), of S seeds on the same crops. Ties are one
+    threshold, as in scikit-learn. Resamples without an event are left out.
     """
-    _, member = np.unique(groups, return_inverse=True)
-    drawn = _draws(int(member.max()) + 1, n, rng)
-    return _percentiles(_resampled_ap(np.asarray(labels) > 0, np.atleast_2d(scores), member, drawn), level)
+    ap = _bootstrapped(np.asarray(labels) > 0, np.atleast_2d(scores), groups, n, rng)
+    return _percentiles(_over_seeds(ap, rng), level)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Interval of a difference, and how likely one as large is by chance: two-sided, of n resamples."""
+
+    low: float
+    high: float
+    p: float
 
 
 def paired_bootstrap_ap(
@@ -91,13 +101,27 @@ def paired_bootstrap_ap(
     n: int,
     rng: np.random.Generator,
     level: float = 0.95,
-) -> tuple[float, float]:
-    """As `bootstrap_ap`, of AP(a) - AP(b) on the same resamples."""
-    _, member = np.unique(groups, return_inverse=True)
-    drawn = _draws(int(member.max()) + 1, n, rng)
-    event = np.asarray(labels) > 0
-    a, b = (_resampled_ap(event, np.atleast_2d(scores), member, drawn) for scores in (scores_a, scores_b))
-    return _percentiles(a - b, level)
+) -> Difference:
+    """As `bootstrap_ap`, of AP(a) - AP(b) on the same resamples; row i of both has the same seed."""
+    event, both = np.asarray(labels) > 0, np.concatenate([np.atleast_2d(scores_a), np.atleast_2d(scores_b)])
+    a, b = np.split(_bootstrapped(event, both, groups, n, rng), 2)
+    differences = _over_seeds(a - b, rng)
+    known = differences[~np.isnan(differences)]
+    tail = min((known <= 0).sum(), (known >= 0).sum())
+    return Difference(*_percentiles(differences, level), min(1.0, 2 * (1 + tail) / (1 + len(known))))
+
+
+def holm(p: Sequence[float] | FloatArray) -> FloatArray:
+    """P values corrected for their number: the chance of a single false claim among all stays below each.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1.0)
+    out = np.empty_like(values)
+    out[order] = raised
+    return out
 
 
 def bootstrap_ratio(
@@ -123,16 +147,18 @@ def _draws(n_groups: int, n: int, rng: np.random.Generator) -> FloatArray:
     return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n).astype(np.float64)
 
 
-def _resampled_ap(
-    event: NDArray[np.bool_], scores: NDArray[Any], member: NDArray[np.intp], drawn: FloatArray
+def _bootstrapped(
+    event: NDArray[np.bool_], scores: NDArray[Any], groups: NDArray[Any], n: int, rng: np.random.Generator
 ) -> FloatArray:
-    """(n,) average precision of each resample, meaned over the rows of scores (S, N); NaN without an event.
+    """(S, n) average precision of the rows of scores (S, N) on n resamples of groups; NaN without an event.
 
     Recall rises only at the scores of events, so the crops are counted by group between those scores, and a
     resample is a weighted sum over groups.
     """
-    ap = np.zeros(len(drawn))
-    for row in scores:
+    _, member = np.unique(groups, return_inverse=True)
+    drawn = _draws(int(member.max()) + 1, n, rng)
+    ap = np.empty((len(scores), n))
+    for row, out in zip(scores, ap, strict=True):
         thresholds = np.unique(row[event])
         place = len(thresholds) - np.searchsorted(thresholds, row, side="right")  # 0: at or above the highest
         shape = (len(thresholds) + 1, drawn.shape[1])  # the last: below every event
@@ -142,8 +168,14 @@ def _resampled_ap(
         found, accepted = steps.cumsum(axis=0), (crops @ drawn.T).cumsum(axis=0)
         area = (steps * found / np.maximum(accepted, 1)).sum(axis=0)
         total = steps.sum(axis=0)
-        ap += np.divide(area, total, out=np.full_like(total, np.nan), where=total > 0) / len(scores)
+        out[:] = np.divide(area, total, out=np.full_like(total, np.nan), where=total > 0)
     return ap
+
+
+def _over_seeds(values: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """(S, n) -> (n,) means over seeds that are drawn anew for each resample."""
+    mean: FloatArray = (values * _draws(len(values), values.shape[1], rng).T).mean(axis=0)
+    return mean
 
 
 def _percentiles(values: FloatArray, level: float) -> tuple[float, float]:

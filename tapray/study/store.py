@@ -1,31 +1,40 @@
-"""The feature store: what all trials share, memory-mapped.
+"""The feature store: what all trials of a study share, memory-mapped.
 
-A folder with index.parquet, pixels.npy (N, 2, H, W) and, for each frozen encoder,
-<init>-<draw>.npy (N, 2, C, h, w); all float16, in index order.
+A folder with index.parquet and arrays.json, which says where in the feature cache each array lies: pixels
+(N, 2, H, W) and, for each frozen encoder and layer, <init>-<draw>-<layer> (N, 2, C, h, w); all float16, in
+index order. Features of whole frames are <init>-<draw>-<layer>/<movie> (T, C, h, w), of the frames that
+crops lie in.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tapray.config import HeadKind, Init
+from tapray.config import Dimension, HeadKind, Init, JobConfig, Layer, Pooling, StudyConfig
 from tapray.model.encoders import draws
-from tapray.model.heads import build_head
+from tapray.model.heads import HEADS, HeadOptions, build_head
+from tapray.study.cache import read
 from tapray.study.fit import in_batches
 
+PIXELS = "pixels"
 
-def encoder_name(init: Init, draw: int) -> str:
+
+def features_name(init: Init, draw: int, layer: Layer) -> str:
     """Stem of the file that holds a frozen encoder's features."""
-    return f"{init.value}-{draw}"
+    return f"{init.value}-{draw}-{layer.value}"
 
 
 @dataclass(frozen=True)
@@ -39,33 +48,106 @@ class FeatureStore:
         index: pd.DataFrame = pq.read_table(self.folder / "index.parquet").to_pandas()
         return index
 
-    def pixels(self) -> NDArray[np.float16]:
-        """(N, 2, H, W) normalised crop pairs."""
-        return self._array("pixels")
+    def paths(self) -> dict[str, Path]:
+        """The files of all arrays, by name."""
+        return {name: self.folder / path for name, path in self._told()["arrays"].items()}
 
-    def features(self, init: Init, draw: int) -> NDArray[np.float16]:
-        """(N, 2, C, h, w) dense features of a frozen encoder."""
-        return self._array(encoder_name(init, draw))
+    def _told(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((self.folder / "arrays.json").read_text())
+        return told
 
-    def _array(self, name: str) -> NDArray[np.float16]:
-        # copy on write: torch wants writable memory, and the file cannot change
-        array: NDArray[np.float16] = np.load(self.folder / f"{name}.npy", mmap_mode="c")
-        return array
+    def complete(self) -> bool:
+        """Whether every array is still in the cache."""
+        return all(path.exists() for path in self.paths().values())
+
+    def pixels(self) -> Tensor:
+        """(N, 2, H, W) float16 normalised crop pairs."""
+        return torch.from_numpy(read(self.paths()[PIXELS]))
+
+    def features(self, init: Init, draw: int, layer: Layer) -> Tensor | FrameCrops:
+        """(N, 2, C, h, w) float16 dense features of a frozen encoder."""
+        name, paths = features_name(init, draw, layer), self.paths()
+        if name in paths:
+            return torch.from_numpy(read(paths[name]))
+        frames = {
+            key.partition("/")[2]: read(path) for key, path in paths.items() if key.startswith(f"{name}/")
+        }
+        return FrameCrops(self.index(), frames, *self._told()["cut"][name])
 
 
-def frozen_encoders(inits: tuple[Init, ...], random_draws: int) -> list[tuple[Init, int]]:
+class FrameCrops:
+    """Crops cut from the dense features of whole frames when they are asked for.
+
+    A crop that does not begin on the grid of the features is cut where they begin before it.
+
+    Args:
+        index: the crop index; frames: (T, C, h, w) by movie, of its frames that crops lie in, in order.
+        side: of a crop, in features; stride: pixels from one feature to the next.
+    """
+
+    def __init__(
+        self, index: pd.DataFrame, frames: Mapping[str, NDArray[np.float16]], side: int, stride: int
+    ) -> None:
+        self._at = np.zeros((len(index), 4), np.int64)  # places of both frames, y and x
+        self._movie = pd.Categorical(index["movie"], list(frames)).codes
+        self._windows = [sliding_window_view(own, (side, side), axis=(2, 3)) for own in frames.values()]
+        for number, name in enumerate(frames):
+            own = index[index["movie"] == name]
+            used = frames_used(own)
+            times = [np.searchsorted(used, own["t"] + shift) for shift in (0, own["delta"])]
+            places = [own[axis].to_numpy() // stride for axis in ("y", "x")]
+            self._at[self._movie == number] = np.stack([*times, *places], axis=1)
+        channels = next(iter(frames.values())).shape[1]
+        self.shape = (len(index), 2, channels, side, side)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        """(..., 2, C, side, side) float16 of the crops `rows` (...)."""
+        wanted = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows)]
+        flat = wanted.ravel()
+        out = np.empty((len(flat), *self.shape[1:]), np.float16)
+        for number, windows in enumerate(self._windows):
+            own = self._movie[flat] == number
+            first, second, y, x = self._at[flat[own]].T
+            out[own] = windows[np.stack([first, second], 1), :, y[:, None], x[:, None]]
+        return torch.from_numpy(out.reshape(*wanted.shape, *self.shape[1:]))
+
+
+def frames_used(index: pd.DataFrame) -> NDArray[np.int64]:
+    """The frames of a movie that its crops lie in, in order."""
+    used: NDArray[np.int64] = np.union1d(index["t"], index["t"] + index["delta"])
+    return used
+
+
+def frozen_encoders(config: JobConfig) -> list[tuple[Init, int]]:
     """The (init, draw) whose features a study needs."""
-    return [(init, draw) for init in inits if init.frozen for draw in range(draws(init, random_draws))]
+    return [(init, draw) for init in config.study.inits if init.frozen for draw in range(draws(init, config))]
+
+
+def layers(study: StudyConfig) -> tuple[Layer, ...]:
+    """The layers whose features a study needs."""
+    return tuple(Layer) if Dimension.LAYER in study.search else (Layer.PROJECTION,)
+
+
+@lru_cache(maxsize=8)
+def features(folder: Path, init: Init, draw: int, layer: Layer) -> Tensor | FrameCrops:
+    """As `FeatureStore.features`, kept per process."""
+    return FeatureStore(folder).features(init, draw, layer)
 
 
 @lru_cache(maxsize=4)
-def fronts(folder: Path, init: Init, draw: int, head: HeadKind) -> Tensor:
+def fronts(
+    folder: Path, init: Init, draw: int, head: HeadKind, layer: Layer, pooling: Pooling
+) -> Tensor | FrameCrops:
     """(N, ...) float16 or float32: the head's parameter-free part for every crop, kept per process.
 
-    Pooled statistics are small and kept in float32; whole features stay float16.
+    Pooled statistics are small and kept in float32; whole features stay float16, where they are.
     """
-    features = FeatureStore(folder).features(init, draw)
-    probe = build_head(head, features.shape[2], features.shape[3], 2, 0.0, torch.Generator().manual_seed(0))
-    if head in (HeadKind.LINEAR, HeadKind.RESNET):
-        return probe.front(torch.from_numpy(features))
-    return in_batches(probe.front, features)
+    whole = features(folder, init, draw, layer)
+    if not HEADS[head].condenses:
+        return whole
+    generator, options = torch.Generator().manual_seed(0), HeadOptions(pooling=pooling)
+    probe = build_head(head, whole.shape[2], whole.shape[3], 2, generator, options)
+    return in_batches(probe.front, whole)

@@ -23,8 +23,10 @@ from tapray.errors import UserError
 ROLES = dict(zip("abc", Role, strict=True))
 
 
-def movies(shape: tuple[int, int, int], names: str = "abc", longest: int = 0) -> dict[str, MovieFacts]:
-    return {name: MovieFacts(shape, ROLES[name], longest_event=longest) for name in names}
+def movies(
+    shape: tuple[int, int, int], names: str = "abc", longest: int = 0, *, roles: bool = True
+) -> dict[str, MovieFacts]:
+    return {name: MovieFacts(shape, ROLES[name] if roles else None, longest_event=longest) for name in names}
 
 
 def job(kind: str, size: int = 12, delta: int = 1, **split: object) -> JobConfig:
@@ -49,7 +51,8 @@ def everywhere(shape: tuple[int, int, int], rng: np.random.Generator) -> Places:
 
 def audited(config: JobConfig, shape: tuple[int, int, int], seed: int) -> Audit:
     rng = np.random.default_rng(seed)
-    regions = split_regions(config, movies(shape))
+    whole = config.split.kind in (SplitKind.MOVIE, SplitKind.FIELD)
+    regions = split_regions(config, movies(shape, roles=whole))
     parts = []
     for movie in "abc":
         places, own = everywhere(shape, rng), [item for item in regions if item.region.movie == movie]
@@ -88,7 +91,7 @@ def test_no_test_crop_overlaps_what_is_trained_on(
     config, shape = job(kind, size, delta, gap=gap, axis=axis, order=order), (frames, height, width)
     if kind != "movie":  # a movie always fits here, a part of one may not
         with contextlib.suppress(UserError):
-            split_regions(config, movies(shape))
+            split_regions(config, movies(shape, roles=False))
             assert not audited(config, shape, seed).leaks
         return
     assert not audited(config, shape, seed).leaks
@@ -115,7 +118,7 @@ def test_pretraining_on_test_frames_is_a_leak_too() -> None:
 
 
 def regions(kind: str, shape: tuple[int, int, int], **split: object) -> list[tuple[Role | None, Region]]:
-    items = split_regions(job(kind, **split), movies(shape, "a"))
+    items = split_regions(job(kind, **split), movies(shape, "a", roles=False))
     return [(item.role, item.region) for item in items]
 
 
@@ -156,7 +159,7 @@ def test_a_movie_without_a_role_is_the_users_fault() -> None:
 )
 def test_a_part_too_small_for_a_crop_pair_is_the_users_fault(kind: str, shape: tuple[int, int, int]) -> None:
     with pytest.raises(UserError, match="cannot hold a crop pair of 16 px"):
-        split_regions(job(kind), movies(shape, "a"))
+        split_regions(job(kind), movies(shape, "a", roles=kind == "movie"))
 
 
 def test_every_kind_of_split_is_tested_here() -> None:
@@ -164,7 +167,7 @@ def test_every_kind_of_split_is_tested_here() -> None:
 
 
 def test_the_default_gap_covers_the_longest_event() -> None:
-    items = split_regions(job("time_block"), movies((60, 20, 30), "a", longest=4))
+    items = split_regions(job("time_block"), movies((60, 20, 30), "a", longest=4, roles=False))
     assert items[1].region.start - items[0].region.stop == 1 + 2 + 4
 
 
@@ -201,7 +204,7 @@ def test_over_the_folds_every_field_is_tested_once(n: int, folds: int | str, see
 def test_folds_of_parts_cover_the_movie_once(kind: str) -> None:
     tested = []
     for fold in range(4):
-        items = split_regions(job(kind, folds=4, fold=fold, gap=2), movies((60, 20, 200), "a"))
+        items = split_regions(job(kind, folds=4, fold=fold, gap=2), movies((60, 20, 200), "a", roles=False))
         test = next(item.region for item in items if item.role is Role.TEST)
         tested.append((test.start, test.stop) if kind == "time_block" else (test.left, test.right))
         assert len(items) == (4 if fold == 1 else 3)  # training on both sides of test and validation
@@ -237,7 +240,7 @@ def test_fields_are_dealt_by_the_fractions(n: int, fractions: tuple[float, ...],
 )
 def test_faulty_folds_are_the_users_fault(kind: str, split: dict[str, object], fault: str) -> None:
     with pytest.raises(UserError, match=fault):
-        split_regions(job(kind, **split), movies((30, 90, 90)))
+        split_regions(job(kind, **split), movies((30, 90, 90), roles=kind == "movie"))
 
 
 @pytest.mark.parametrize("kind", ["movie", "field"])
@@ -245,3 +248,19 @@ def test_movies_of_one_field_with_two_roles_are_the_users_fault(kind: str) -> No
     facts = {name: MovieFacts((9, 30, 30), ROLES[name], field="same") for name in "ab"}
     with pytest.raises(UserError, match="b: shares its field of view with a"):
         split_regions(job(kind), facts)
+
+
+@pytest.mark.parametrize(("kind", "axis"), [("time_block", "x"), ("tile", "y")])
+def test_where_movies_are_cut_one_with_a_role_stays_whole(kind: str, axis: str) -> None:
+    facts = {"a": MovieFacts((60, 90, 90)), "b": MovieFacts((40, 80, 70), Role.TEST)}
+    config = job(kind, axis=axis, fractions=[0.5, 0.5, 0], order=["val", "train", "test"])
+    found = [(item.role, item.region) for item in split_regions(config, facts)]
+    assert found[0] == (Role.TEST, Region("b", 0, 40, 0, 0, 80, 70))
+    assert [(role, region.movie) for role, region in found[1:]] == [(Role.VAL, "a"), (Role.TRAIN, "a")]
+    last = found[2][1]
+    assert (last.stop, last.bottom) == (60, 90)  # nothing is left over for a split of no share
+
+
+def test_a_share_of_nothing_needs_movies_that_are_cut() -> None:
+    with pytest.raises(UserError, match="fractions may be 0 where movies are cut"):
+        job("field", fractions=[0.5, 0.5, 0])

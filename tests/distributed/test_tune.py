@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from ray.tune.search import Searcher
 
-from tapray.config import HeadKind, Init, JobConfig
+from tapray.config import Dimension, HeadKind, Init, JobConfig
+from tapray.distributed.journal import journal
 from tapray.distributed.searcher import CellSearch, propose
 from tapray.distributed.tune import choose, final_runs, search
 from tapray.errors import UserError
 from tapray.study.cells import Cell, cells
 from tapray.study.results import collect
-from tapray.study.space import first, space
+from tapray.study.space import Choice, first, space
+from tapray.study.store import FeatureStore
 from tests.conftest import tiny_config
+
+TAP = Cell(Init.TAP, HeadKind.LINEAR, 2)
+SAMPLERS = ["tpe", "gp", "random", "grid"]
+
+
+def config_of(tmp_path: Path, **study: Any) -> JobConfig:
+    return tiny_config(
+        tmp_path, study={"inits": ["tap", "random_default"], "trials": 7, "together": 3, **study}
+    )
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> JobConfig:
-    return tiny_config(tmp_path, study={"inits": ["tap", "random_default"], "trials": 7})
+    return config_of(tmp_path)
 
 
 def score(run: dict[str, Any]) -> float:
@@ -30,17 +46,22 @@ def score(run: dict[str, Any]) -> float:
     return -abs(run["learning_rate"] - 1e-3) + (0.1 if run["init"] == "tap" else 0)
 
 
+def finished(run: dict[str, Any]) -> dict[str, Any]:
+    return {**run, "val_ap": score(run), "val_nll": 0.1, "val_ece": 0.01, "status": "done"}
+
+
 def searched(config: JobConfig, at_once: int, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs a search to its end with up to `at_once` trials under way, the oldest finishing first."""
+    """Runs a search to its end with up to `at_once` works under way, the oldest finishing first."""
     searcher, busy, done = CellSearch(config, cells(config), records), [], list(records)
     for number in range(1000):
         suggested = searcher.suggest(str(number)) if len(busy) < at_once else None
         if isinstance(suggested, dict):
-            busy.append((str(number), suggested["run"]))
+            busy.append((str(number), suggested["work"]))
         elif busy:
-            trial, run = busy.pop(0)
-            searcher.on_trial_complete(trial, {"val_ap": score(run)})
-            done.append({**run, "val_ap": score(run), "status": "done"})
+            trial, work = busy.pop(0)
+            told = [finished(run) for run in work]
+            searcher.on_trial_complete(trial, {"val_ap": 0, "records": json.dumps(told)})
+            done += told
         else:
             assert suggested == Searcher.FINISHED
             break
@@ -48,69 +69,131 @@ def searched(config: JobConfig, at_once: int, records: list[dict[str, Any]]) -> 
     return sorted(done, key=lambda record: (record["init"], record["trial"]))
 
 
-def test_neither_concurrency_nor_interruption_changes_what_is_proposed(config: JobConfig) -> None:
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_neither_concurrency_nor_interruption_changes_what_is_proposed(tmp_path: Path, sampler: str) -> None:
+    config = config_of(tmp_path, sampler=sampler)
     whole = searched(config, 1, [])
     assert [record["trial"] for record in whole] == [*range(7), *range(7)]
-    assert searched(config, 2, []) == whole
+    assert searched(config, 4, []) == whole
     kept = [record for record in whole if record["trial"] < (5 if record["init"] == "tap" else 2)]
     assert searched(config, 2, kept) == whole
 
 
-def test_proposals_lie_in_the_space_and_differ(config: JobConfig) -> None:
-    cell = Cell(Init.TAP, HeadKind.LINEAR, 2)
-    assert propose(config, cell, 0, []) == first(Init.TAP, HeadKind.LINEAR)
-    drawn = [propose(config, cell, number, []) for number in range(1, 20)]
-    for name, (low, high, _) in space(Init.TAP, HeadKind.LINEAR).items():
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_proposals_lie_in_the_space_and_differ(tmp_path: Path, sampler: str) -> None:
+    every = {"sampler": sampler, "search": [*Dimension], "trials": 64, "together": 20}
+    config = config_of(tmp_path, **every)
+    cell = Cell(Init.TAP, HeadKind.MLP, 2)
+    axes = space(cell.init, cell.head, [*Dimension])
+    drawn = propose(config, cell, 0, [])
+    assert len(drawn) == 20
+    drawn += propose(config, cell, 20, [finished({"init": "tap", **params}) for params in drawn])
+    assert len({json.dumps(params, sort_keys=True) for params in drawn}) == 40
+    for name, axis in axes.items():
         values = {params[name] for params in drawn}
-        assert len(values) == len(drawn)
-        assert low <= min(values) < max(values) <= high
-    history = [(params, -abs(params["learning_rate"] - 1e-3)) for params in drawn]
-    assert propose(config, cell, 20, history) != propose(config, cell, 20, [])
+        if isinstance(axis, Choice):
+            assert values <= set(axis.values)
+        else:
+            assert axis.low <= min(values) <= max(values) <= axis.high
+    if sampler != "grid":
+        assert drawn[0] == first(cell.init, cell.head, [*Dimension])
+
+
+def test_a_grid_is_every_combination_and_what_is_left_over_is_drawn(tmp_path: Path) -> None:
+    config = config_of(tmp_path, sampler="grid", trials=11, together=11)
+    drawn = propose(config, TAP, 0, [])
+    pairs = [(run["learning_rate"], run["weight_decay"]) for run in drawn]
+    wanted = [*product((1e-4, 1e-2, 1.0), (3e-4, 1.732e-3, 1e-2))]
+    np.testing.assert_allclose([pair[::-1] for pair in pairs[:9]], wanted, rtol=1e-3)
+    assert len(set(pairs)) == 11
+
+
+def test_a_search_learns_from_what_was_found(config: JobConfig) -> None:
+    drawn = [finished({"init": "tap", **params}) for n in (0, 3) for params in propose(config, TAP, n, [])]
+    assert propose(config, TAP, 6, drawn) != propose(config, TAP, 6, [])
+    pruned = {**drawn[0], "status": "pruned", "rungs": {"2": 0.5}}
+    propose(config, TAP, 6, [pruned, {**drawn[1], "status": "failed"}, *drawn[2:]])
+
+
+def test_of_two_goals_both_are_told(tmp_path: Path) -> None:
+    config = config_of(tmp_path, objectives="ap_and_ece", trials=8, together=4)
+    records = searched(config, 2, [])
+    trials = [{**record, "val_ece": 0.2 if record["trial"] == 3 else 0.3} for record in records]
+    for record in trials:
+        record["val_ap"] = 0.9 - 0.009 * (record["trial"] == 3) - 0.02 * (record["trial"] == 5)
+    chosen = choose(config, trials, cells(config))
+    wanted = next(record for record in trials if record["init"] == "tap" and record["trial"] == 3)
+    assert chosen[TAP]["learning_rate"] == wanted["learning_rate"]  # as good as the best, better calibrated
+
+
+def test_the_journal_opens_in_optuna(config: JobConfig, tmp_path: Path) -> None:
+    records = searched(config, 2, [])
+    records[2] |= {"status": "failed"}
+    records[3] |= {"status": "pruned", "rungs": {"2": 0.25, "6": 0.5}}
+    path = tmp_path / "optuna.log"
+    path.write_text(journal(config, cells(config), records))
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    names = optuna.get_all_study_names(storage)
+    assert names == ["tiny tap-linear-2", "tiny random_default-linear-2"]
+    study = optuna.load_study(study_name=names[1], storage=storage)
+    assert [trial.state.name for trial in study.trials[2:5]] == ["FAIL", "PRUNED", "COMPLETE"]
+    assert study.trials[3].intermediate_values == {2: 0.25, 6: 0.5}
+    assert study.best_value == max(r["val_ap"] for r in records[:7] if r["status"] == "done")
 
 
 def test_a_failed_trial_is_not_learned_from_nor_repeated(config: JobConfig) -> None:
-    run = {"init": "tap", "head": "linear", "budget": 2, "trial": 0, **first(Init.TAP, HeadKind.LINEAR)}
+    run = {"init": "tap", "head": "linear", "budget": 2, "trial": 0}
+    run |= first(Init.TAP, HeadKind.LINEAR, config.study.search)
     searcher = CellSearch(config, cells(config), [{**run, "status": "failed", "error": "x"}])
     assert searcher.missing == 2 * 7 - 1
-    given = [searcher.suggest("a")["run"], searcher.suggest("b")["run"]]
-    assert [(run["init"], run["trial"]) for run in given] == [("random_default", 0), ("tap", 1)]
-    assert searcher.suggest("c") is None  # a cell waits for its result
+    given = [searcher.suggest("a")["work"], searcher.suggest("b")["work"]]
+    told = [[(run["init"], run["trial"]) for run in work] for work in given]
+    assert told == [[("random_default", n) for n in range(3)], [("tap", 1), ("tap", 2)]]
+    assert searcher.suggest("c") is None  # a cell waits for its results
     searcher.on_trial_complete("b", error=True)
-    assert searcher.suggest("d")["run"]["trial"] == 2
+    assert [run["trial"] for run in searcher.suggest("d")["work"]] == [3, 4, 5]
 
 
 @pytest.mark.slow
 def test_failing_trials_are_recorded_and_the_study_goes_on(tiny_job: Path, tmp_path: Path) -> None:
     study = {"inits": ["tap", "random_default"], "trials": 1, "random_draws": 2}
     config, folder, store = tiny_config(tmp_path, study=study), tmp_path / "study", tmp_path / "features"
-    shutil.copytree(tiny_job / "features", store)
-    shutil.copy(store / "tap-0.npy", store / "random_default-0.npy")
-    for name in ("tap-0.npy", "random_default-1.npy"):  # damaged: used by all of tap, and by seed 1
-        (store / name).write_bytes(b"no features")
+    paths = FeatureStore(tiny_job / "features").paths()
+    for name in ("tap-0", "random_default-0", "random_default-1"):
+        shutil.copy(paths["tap-0-projection"], tmp_path / f"{name}.arrow")
+    store.mkdir()
+    shutil.copy(tiny_job / "features" / "index.parquet", store)
+    told_paths = {
+        f"{n}-projection": f"../{n}.arrow" for n in ("tap-0", "random_default-0", "random_default-1")
+    }
+    (store / "arrays.json").write_text(json.dumps({"arrays": told_paths, "cut": {}}))
+    for name in ("tap-0", "random_default-1"):  # damaged: used by all of tap, and by seed 1
+        (tmp_path / f"{name}.arrow").write_bytes(b"no features")
     told: list[dict[str, Any]] = []
     every, model = cells(config), tiny_job / "pretrain" / "model"
 
-    trials = search(config, store, model, every, folder, told.append)
+    trials = search(config, store, model, every, folder, told.extend)
     assert {record["init"]: record["status"] for record in trials} == {
         "tap": "failed",
         "random_default": "done",
     }
     assert {record["status"] for record in told} == {"failed", "done"}
-    with pytest.raises(UserError, match=r"cell tap-linear-2: every trial failed \(ValueError: ") as raised:
-        choose(trials, every)
+    with pytest.raises(UserError, match=r"cell tap-linear-2: every trial failed \(ArrowInvalid: ") as raised:
+        choose(config, trials, every)
     assert "\n" not in str(raised.value)
 
-    chosen = choose(trials, every[1:])
-    runs = final_runs(config, store, model, chosen, folder, told.append)
+    chosen = choose(config, trials, every[1:])
+    runs = final_runs(config, store, model, chosen, folder, told.extend)
     assert [(record["seed"], record["status"]) for record in runs] == [(0, "done"), (1, "failed")]
-    assert json.loads((folder / "run-random_default-linear-2-1.json").read_text()) == runs[1]
-    assert "ValueError" in runs[1]["error"]
-    found = collect(folder, {"arrow_accuracy": 0.5}, leaky=False)
+    (kept,) = json.loads((folder / "runs-random_default-linear-2-1.json").read_text())
+    assert {**kept, "work": "runs-random_default-linear-2-1"} == runs[1]
+    assert "ArrowInvalid" in runs[1]["error"]
+    found = collect(folder, [{"arrow_accuracy": 0.5}], leaky=False)
     assert found.results["seed"].tolist() == [0]
     assert list(found.predictions) == [("random_default", "linear", 2, 0)]
 
     n_told = len(told)
     assert n_told == 4
-    assert final_runs(config, store, model, chosen, folder, told.append) == runs
-    assert search(config, store, model, every, folder, told.append) == trials
+    assert final_runs(config, store, model, chosen, folder, told.extend) == runs
+    assert search(config, store, model, every, folder, told.extend) == trials
     assert len(told) == n_told  # nothing was run again

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tapray.config import Init
-from tapray.model.encoders import build_encoder, draws
+from tapray.config import Init, JobConfig
+from tapray.model.encoders import build_encoder, draw_of, draws
 from tapray.model.tap import TapNet
 from tapray.model.weights import save_tap, weights_digest
 
@@ -41,9 +41,13 @@ def test_no_weight_of_a_random_encoder_is_a_pretrained_one(init: Init, model: Pa
 
 
 def test_draws_of_random_encoders_differ_and_repeat(model: Path) -> None:
-    assert draws(Init.TAP, 3) == draws(Init.FINE_TUNE, 3) == draws(Init.END_TO_END, 3) == 1
+    study = {"simulate": {}, "study": {"random_draws": 3, "seeds": 5}, "pretrain": {"repeats": 2}}
+    config = JobConfig.model_validate(study)
+    assert draws(Init.TAP, config) == draws(Init.FINE_TUNE, config) == 2
+    assert [draw_of(Init.TAP, config, seed) for seed in range(5)] == [0, 1, 0, 1, 0]
+    assert [draw_of(Init.END_TO_END, config, seed) for seed in range(5)] == [*range(5)]
     for init in (Init.RANDOM_DEFAULT, Init.RANDOM_PAPER):
-        assert draws(init, 3) == 3
+        assert draws(init, config) == 3
         digests = [weights_digest(build_encoder(init, draw, PRESET, 1, model)) for draw in (0, 1, 2, 0)]
         assert len(set(digests)) == 3
         assert digests[0] == digests[3]

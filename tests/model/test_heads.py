@@ -5,15 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tapray.config import HeadKind
-from tapray.model.heads import Head, PooledHead, build_head
+from tapray.config import HeadKind, Pooling
+from tapray.model.heads import Head, HeadOptions, PooledHead, build_head
 
 CHANNELS, SIDE = 4, 8
 
 
-def head(kind: HeadKind, seed: int = 0, classes: int = 3, dropout: float = 0.0) -> Head:
+def head(
+    kind: HeadKind,
+    seed: int = 0,
+    classes: int = 3,
+    options: HeadOptions = HeadOptions(),  # noqa: B008
+) -> Head:
     generator = torch.Generator().manual_seed(seed)
-    return build_head(kind, CHANNELS, SIDE, classes, dropout, generator)
+    return build_head(kind, CHANNELS, SIDE, classes, generator, options)
 
 
 def features(n: int = 6, seed: int = 0) -> torch.Tensor:
@@ -56,6 +61,27 @@ def test_the_resnet_head_does_not_know_the_order_of_frames() -> None:
     x = features()
     torch.testing.assert_close(made(x), made(x.flip(1)))
     assert made.stem[0].weight.shape == (64, CHANNELS, 3, 3)
+
+
+def test_options_shape_the_heads_that_have_them() -> None:
+    narrow = HeadOptions(width=16)
+    assert head(HeadKind.RESNET, options=narrow).stem[0].weight.shape == (16, CHANNELS, 3, 3)
+    assert head(HeadKind.MLP, options=narrow).net[0].out_features == 16
+    centre, whole = (head(HeadKind.POOLED, options=HeadOptions(pooling=p)).windows for p in Pooling)
+    assert centre.sum(dim=(1, 2)).tolist() == pytest.approx([1, 1])
+    assert centre.amax() > 2 * whole.amax()
+    assert whole[1].amin() > 0.5 * whole[1].amax()  # nearly even
+
+
+def test_dropout_is_of_training_alone_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    made = head(HeadKind.MLP, options=HeadOptions(dropout=0.5))
+    drop, x = made.net[2], torch.ones(10_000)
+    kept = drop(x)
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+    assert kept.mean() == pytest.approx(1, abs=0.05)
+    assert torch.equal(made.eval().net[2](x), x)
+    assert "net.2.rate" not in made.state_dict()
 
 
 def test_the_mlp_head_averages_on_a_grid_of_four() -> None:

@@ -13,9 +13,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tapray.config import Init
 from tapray.report import result_table, write_report
+from tapray.report.figures import STYLES
+from tapray.report.labels import front_table
 from tapray.report.reliability import reliability_table
 from tapray.report.tables import chosen_heads, compare, summarise, write_tables
+from tests.report.conftest import SKILL
 
 Make = Callable[..., dict[str, Any]]
 
@@ -43,7 +47,7 @@ def test_the_same_study_gives_the_same_bytes(study: dict[str, Any], report: Path
 
 
 def test_figures_are_pictures_with_their_numbers(report: Path) -> None:
-    for name in ("label_budget", "reliability", "arrow"):
+    for name in ("label_budget", "fronts", "reliability", "arrow"):
         with Image.open(report / f"{name}.png") as picture:
             assert min(picture.size) > 400
             assert len(picture.convert("RGB").getcolors(1_000_000) or []) > 20
@@ -79,7 +83,7 @@ def test_three_classes_have_two_biases(study: dict[str, Any], tmp_path: Path) ->
 
 def test_trials_keep_their_hyperparameters(report: Path) -> None:
     first = (report / "trials.csv").read_text().split("\n")[:2]
-    assert first[0] == "init,head,budget,trial,status,val_ap,lr"
+    assert first[0] == "init,head,budget,trial,status,val_ap,lr,val_ece"
     assert first[1].startswith("tap,linear,5,0,done,0.9")
 
 
@@ -144,13 +148,55 @@ def test_the_page_states_claims_with_both_intervals(report: Path) -> None:
     )
     assert f"beats `end_to_end` ({row['head_other']} head, AP {row['mean_other']:.3f}" in claim
     assert f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] AP over 3 seeds" in claim
-    assert f"[{row['test_low']:+.3f}, {row['test_high']:+.3f}] over test crops" in claim
+    assert f"[{row['test_low']:+.3f}, {row['test_high']:+.3f}] over seeds and test set" in claim
     assert row["test_low"] < row["difference"] < row["test_high"]
+    assert row["p"] <= row["p_holm"] <= min(1, 4 * row["p"])  # two budgets, two other arms
+    assert f"p = {row['p_holm']:.2g} (corrected" in claim
     assert "| share that overlaps a training crop | 0 |" in page
     assert "The mean ECE falls in 12 of 12 rows" in page
     assert "LEAKY" not in page
     assert "WARNING" not in page
     assert all(f"]({path.name})" in page for path in report.iterdir() if path.name != "report.md")
+
+
+def test_the_page_says_how_many_labels_are_needed(study: dict[str, Any], report: Path) -> None:
+    needed, saved = (pd.read_csv(report / f"{name}.csv") for name in ("labels_needed", "label_efficiency"))
+    assert set(needed["init"]) == {"tap", "random_default", "end_to_end"}
+    assert sorted(needed["target"].unique()) == [0.5, 0.6, 0.7, 0.8, 0.9]
+    assert (needed["low"] <= needed["high"]).all()
+    runs = study["results"].query("init == 'tap' and head == 'pooled'").groupby("budget")["f1"].mean()
+    for _, row in needed.query("init == 'tap' and head == 'pooled'").iterrows():
+        reached = runs.max() >= row["target"]
+        assert np.isfinite(row["needed"]) == reached
+    assert set(saved["other"]) == {"random_default", "end_to_end"}
+    assert (
+        saved["ratio"] >= saved["budget"].map({5: 1, 10: 0.5})
+    ).all()  # what others need is a budget of 5 at least
+    page = (report / "report.md").read_text()
+    assert "## How many labels" in page
+    assert "What `tap` saves" in page
+
+
+def test_the_front_is_of_trials_within_a_budget_and_of_arms_over_budgets(study: dict[str, Any]) -> None:
+    table = front_table(study["results"], study["trials"])
+    trials, arms = (table[table["what"] == what] for what in ("trial", "arm"))
+    assert len(trials) == len(study["trials"])
+    assert trials.groupby("budget")["on_front"].any().all()
+    best = arms.loc[arms["ap"].idxmax()]
+    assert best["on_front"]
+    assert (arms["cost"] == arms["budget"]).all()
+    cheapest = arms[arms["budget"] == 5]
+    assert cheapest["on_front"].sum() == 1
+    assert cheapest.loc[cheapest["on_front"], "ap"].item() == cheapest["ap"].max()
+
+
+def test_every_arm_has_a_look_of_its_own(synthetic: Make, tmp_path: Path) -> None:
+    every = synthetic(inits=[*SKILL], heads=("pooled",), budgets=(5, 10), seeds=2, n_test=200)
+    write_report(tmp_path, **every)
+    looks = list(STYLES.values())
+    assert set(STYLES) == set(Init)
+    for part in range(3):
+        assert len({str(look[part]) for look in looks}) == len(looks)
 
 
 def test_the_page_warns(synthetic: Make, tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from tapray.study.statistics import (
+    BLOCKS,
     bootstrap_ap,
-    bootstrap_interval,
     bootstrap_ratio,
+    holm,
     interval,
     paired_bootstrap_ap,
     paired_interval,
+    time_blocks,
 )
 
 
@@ -52,33 +54,6 @@ def test_paired_interval_is_the_paired_t_test() -> None:
         paired_interval(a, b[:-1])
 
 
-def test_bootstrap_resamples_whole_groups() -> None:
-    groups = np.array(["b", "a", "b", "c", "a"])
-    seen = []
-
-    def collect(index: NDArray[np.intp]) -> float:
-        seen.append(np.bincount(index, minlength=5))
-        return 0.0
-
-    assert bootstrap_interval(collect, groups, 50, np.random.default_rng(0)) == (0.0, 0.0)
-    counts = np.array(seen)
-    assert (counts[:, 0] == counts[:, 2]).all()
-    assert (counts[:, 1] == counts[:, 4]).all()
-    assert (counts[:, [0, 1, 3]].sum(axis=1) == 3).all()
-    assert len(np.unique(counts, axis=0)) > 5
-
-
-def test_bootstrap_of_the_mean_has_the_width_of_theory() -> None:
-    """200 groups of 5 equal crops: the interval is that of 200 values, not of 1000."""
-    rng = np.random.default_rng(0)
-    own = rng.normal(size=200)
-    x, groups = np.repeat(own, 5), np.repeat(np.arange(200), 5)
-    low, high = bootstrap_interval(lambda i: float(x[i].mean()), groups, 2000, rng)
-    assert high - low == pytest.approx(2 * 1.96 * own.std() / np.sqrt(200), rel=0.1)
-    narrow = bootstrap_interval(lambda i: float(x[i].mean()), np.arange(1000), 2000, rng)
-    assert narrow[1] - narrow[0] < 0.6 * (high - low)
-
-
 def ap_by_loop(
     labels: NDArray[np.int64], scores: NDArray[np.float64], groups: NDArray[np.int64], n: int, seed: int
 ) -> NDArray[np.float64]:
@@ -102,9 +77,17 @@ def test_bootstrap_ap_equals_scikit_learn_on_every_resample(seed: int, decimals:
     found = bootstrap_ap(labels, a, groups, 40, np.random.default_rng(seed))
     assert found == pytest.approx(tuple(np.nanpercentile(loop_a, [2.5, 97.5])))
     paired = paired_bootstrap_ap(labels, a, b, groups, 40, np.random.default_rng(seed))
-    assert paired == pytest.approx(tuple(np.nanpercentile(loop_a - loop_b, [2.5, 97.5])))
+    wanted = tuple(np.nanpercentile(loop_a - loop_b, [2.5, 97.5]))
+    assert (paired.low, paired.high) == pytest.approx(wanted)
     both = bootstrap_ap(labels, np.stack([a, b]), groups, 40, np.random.default_rng(seed))
-    assert both == pytest.approx(tuple(np.nanpercentile((loop_a + loop_b) / 2, [2.5, 97.5])))
+    rng = np.random.default_rng(seed)
+    rng.multinomial(
+        len(np.unique(groups)), np.full(len(np.unique(groups)), 1 / len(np.unique(groups))), size=40
+    )
+    seeds = rng.multinomial(2, [0.5, 0.5], size=40) / 2
+    assert both == pytest.approx(
+        tuple(np.nanpercentile(loop_a * seeds[:, 0] + loop_b * seeds[:, 1], [2.5, 97.5]))
+    )
 
 
 def test_pairing_narrows_the_interval() -> None:
@@ -113,11 +96,63 @@ def test_pairing_narrows_the_interval() -> None:
     a = labels + rng.normal(size=800)
     b = a + 0.2 * rng.normal(size=800)
     groups = np.arange(800) // 4
-    low, high = paired_bootstrap_ap(labels, a, b, groups, 500, rng)
+    found = paired_bootstrap_ap(labels, a, b, groups, 500, rng)
     alone = bootstrap_ap(labels, a, groups, 500, rng)
-    assert low <= average_precision_score(labels, a) - average_precision_score(labels, b) <= high
-    assert high - low < 0.7 * (alone[1] - alone[0])
-    assert paired_bootstrap_ap(labels, a, a, groups, 50, rng) == (0.0, 0.0)
+    assert found.low <= average_precision_score(labels, a) - average_precision_score(labels, b) <= found.high
+    assert found.high - found.low < 0.7 * (alone[1] - alone[0])
+    same = paired_bootstrap_ap(labels, a, a, groups, 50, rng)
+    assert (same.low, same.high, same.p) == (0.0, 0.0, 1.0)
+
+
+def test_p_is_small_where_the_difference_is_large_and_even_where_there_is_none() -> None:
+    rng = np.random.default_rng(2)
+    labels = (rng.random(600) < 0.15).astype(np.int64)
+    groups, n = np.arange(600) // 3, 400
+    noise = [labels + rng.normal(size=600) for _ in range(4)]
+    better = [scores + labels for scores in noise]
+    assert paired_bootstrap_ap(labels, np.stack(better), np.stack(noise), groups, n, rng).p <= 2 / n + 0.01
+    p = [
+        paired_bootstrap_ap(
+            labels, labels + rng.normal(size=600), labels + rng.normal(size=600), groups, 100, rng
+        ).p
+        for _ in range(60)
+    ]
+    assert np.mean(np.array(p) < 0.1) < 0.25  # by chance a tenth
+    assert np.mean(p) > 0.3
+
+
+def test_seeds_are_drawn_anew_too() -> None:
+    """Seeds that differ widen the interval beyond that of the test set."""
+    rng = np.random.default_rng(3)
+    labels = (rng.random(2000) < 0.2).astype(np.int64)
+    groups = np.arange(2000) // 4
+    skill = np.array([0.2, 0.8, 1.5, 2.5])[:, None]
+    seeds = labels * skill + rng.normal(size=(4, 2000))
+    wide = bootstrap_ap(labels, seeds, groups, 500, rng)
+    narrow = bootstrap_ap(labels, np.repeat(seeds.mean(axis=0)[None], 4, axis=0), groups, 500, rng)
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+
+
+def test_holm_corrects_for_the_number_of_claims() -> None:
+    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.6]).tolist() == [1.0, 1.0]
+    assert holm([0.02]).tolist() == [0.02]
+
+
+def test_blocks_of_time_hold_whole_groups_and_movies_stay_apart() -> None:
+    t = np.arange(100).repeat(2)
+    movie = np.array(["a", "b"] * 100)
+    group = np.where(t % 10 < 3, t // 10, 1000 + np.arange(200))  # three frames of an event go together
+    blocks = time_blocks(movie, t, np.char.add(movie, group.astype(str)))
+    assert len(np.unique(blocks)) == 2 * BLOCKS
+    for name in ("a", "b"):
+        own = movie == name
+        assert np.bincount(blocks[own] - blocks[own].min()).tolist() == [10] * BLOCKS
+        for number in range(10):
+            assert len(np.unique(blocks[own & (group == number)])) == 1
+    assert not set(blocks[movie == "a"]) & set(blocks[movie == "b"])
+    many = np.repeat([f"m{n}" for n in range(6)], 4)
+    assert time_blocks(many, np.arange(24), np.arange(24)).tolist() == np.repeat(range(6), 4).tolist()
 
 
 def test_no_event_has_no_interval() -> None:

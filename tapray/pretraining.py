@@ -1,0 +1,153 @@
+"""The stage that pretrains: each net once, for all studies that want the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tapray.atomic import atomic_folder, atomic_write
+from tapray.config import JobConfig, Role
+from tapray.context import Job
+from tapray.crops.draw import Region
+from tapray.runfolder import content_hash
+
+if TYPE_CHECKING:
+    from tapray.model.tap import TapNet
+
+SEED_STEP = 1_000_003  # between the seeds of repeated pretrainings
+Regions = dict[Role, list[Region]]
+
+
+def pretrain(job: Job) -> dict[str, Any]:
+    """TAP pretraining; leaves model/, log.jsonl and the arrow accuracy on the test region.
+
+    Repeats leave model-1/, log-1.jsonl and so on. What the cache has is copied from there.
+    """
+    from tapray.distributed.data import write_frames
+    from tapray.pretrain.evaluate import evaluated
+
+    config, inputs, target = job.config, job.inputs, job.folder.stage("pretrain")
+    regions = {role: inputs.regions_of(role) for role in Role}
+    target.mkdir(parents=True, exist_ok=True)
+    repeats = [_repeated(config, number) for number in range(config.pretrain.repeats)]
+    kept = [job.cache / "pretrained" / _identity(job, own, regions) for own in repeats]
+    for folder in kept if "pretrain" in job.forced else ():
+        shutil.rmtree(folder, ignore_errors=True)
+    frames = target / "frames"  # for this stage only
+    if not all((folder / "facts.json").exists() for folder in kept):
+        samplers = {region: evaluated(config) for role in Role for region in regions[role]}
+        write_frames(inputs.movies, samplers, config, job.shards, frames, job.reporter)
+    nets = []
+    for number, (own, folder) in enumerate(zip(repeats, kept, strict=True)):
+        if (folder / "facts.json").exists():
+            job.reporter.say(f"taken from the cache: {folder}")
+        else:
+            _make(job, own, number, regions, frames, folder)
+        nets.append(_take(job, number, folder))
+    shutil.rmtree(frames, ignore_errors=True)
+    return {"nets": nets, "arrow_accuracy": sum(net["arrow_accuracy"] for net in nets) / len(nets)}
+
+
+def _repeated(config: JobConfig, number: int) -> JobConfig:
+    return config.model_copy(update={"seed": config.seed + number * SEED_STEP})
+
+
+def _identity(job: Job, config: JobConfig, regions: Regions) -> str:
+    """Hash of all that a pretrained net follows from."""
+    movies = json.loads((job.shards / "manifest.json").read_text())["movies"]
+    told = {name: [facts[key] for key in ("sha256", "axes", "picks")] for name, facts in movies.items()}
+    weights = config.pretrain.weights
+    given = None if weights is None else job.keys["pretrain"]  # which knows the state of the files
+    settings = config.pretrain.model_dump(mode="json", exclude={"weights", "repeats"})
+    drawn = [config.seed, config.crops.intensity, config.deltas, config.ray.workers]
+    seen = {role.value: [vars(region) for region in own] for role, own in regions.items()}
+    return content_hash([settings, given, drawn, told, seen])[:32]
+
+
+def _make(job: Job, config: JobConfig, number: int, regions: Regions, frames: Path, kept: Path) -> None:
+    """Pretrains a net, looks at its arrow accuracy on held-out frames, and puts all into the cache."""
+    from tapray.model.tarrow import given_weights
+    from tapray.model.weights import save_tap, weights_digest
+    from tapray.pretrain.evaluate import arrow_accuracy
+
+    settings, log = config.pretrain, job.folder.stage("pretrain") / f"log{_suffix(number)}.jsonl"
+    if settings.weights is None:
+        net = _train(job, config, number, regions, frames, log)
+    else:
+        net = given_weights(settings.weights, settings.preset, config.channels)
+        atomic_write(log, "")  # nothing was learned here
+    accuracy = arrow_accuracy(config, net, regions[Role.TEST], frames)
+    own = accuracy[settings.sampler.value]
+    facts = {"arrow_accuracy": own, "arrow_accuracies": accuracy, "weights_sha256": weights_digest(net)}
+    told = {"deltas": config.deltas, "size": settings.size, "intensity": config.crops.intensity}
+    with atomic_folder(kept) as beside:
+        save_tap(net, beside / "model", **told, arrow_accuracy=accuracy)
+        shutil.copy(log, beside / "log.jsonl")
+        (beside / "facts.json").write_text(json.dumps(facts))
+
+
+def _take(job: Job, number: int, kept: Path) -> dict[str, Any]:
+    """Copies a net from the cache to the run folder and logs it; returns its facts."""
+    from tapray.model.encoders import repeat_folder
+    from tapray.pretrain.evaluate import ARROW_FLOOR
+
+    facts: dict[str, Any] = json.loads((kept / "facts.json").read_text())
+    model, log = (
+        repeat_folder(job.model, number),
+        job.folder.stage("pretrain") / f"log{_suffix(number)}.jsonl",
+    )
+    with atomic_folder(model) as beside:
+        shutil.copytree(kept / "model", beside, dirs_exist_ok=True)
+    atomic_write(log, (kept / "log.jsonl").read_text())
+    for sampler, value in facts["arrow_accuracies"].items():
+        job.reporter.say(f"arrow accuracy on held-out frames, crops drawn by {sampler}: {value:.3f}")
+    if facts["arrow_accuracy"] < ARROW_FLOOR:
+        job.reporter.warn(
+            "the arrow accuracy has not left 0.5: the features are not trained; pretrain longer"
+        )
+    run_id = _run(job, number)
+    job.tracker.metric_history(run_id, [json.loads(line) for line in log.read_text().splitlines()])
+    accuracies = {f"test_arrow_{name}": value for name, value in facts["arrow_accuracies"].items()}
+    job.tracker.metrics(run_id, accuracies)
+    job.tracker.model(run_id, model)
+    job.tracker.finish(run_id)
+    return facts
+
+
+def _run(job: Job, number: int) -> str:
+    """The MLflow run of a pretraining."""
+    run_id = job.child(f"pretrain{_suffix(number)}", {"stage": "pretrain"})
+    job.tracker.params(run_id, job.config.pretrain.model_dump(mode="json"))
+    return run_id
+
+
+def _suffix(number: int) -> str:
+    return f"-{number}" if number else ""
+
+
+def _train(job: Job, config: JobConfig, number: int, regions: Regions, frames: Path, log: Path) -> TapNet:
+    """Trains, while records and pictures go to MLflow as they come."""
+    from tapray.distributed.train import pretrain as run
+    from tapray.pretrain.checkpoints import Checkpoints
+    from tapray.pretrain.frames import open_stream
+    from tapray.pretrain.pictures import Pictures
+
+    target, settings = job.folder.stage("pretrain"), config.pretrain
+    folder = target / "checkpoints" / f"{job.keys['pretrain'][:12]}{_suffix(number)}"
+    stream = open_stream(frames, regions[Role.VAL], config, settings.sampler, config.seed)
+    saved = Checkpoints(folder, settings.keep_checkpoints)
+    pictures = Pictures(stream, settings, config.channels, saved, target / f"attribution{_suffix(number)}")
+    run_id = _run(job, number)
+    live = job.tracker.live(run_id)
+
+    def show(record: dict[str, Any]) -> None:
+        live(record)
+        pictures.draw()
+
+    net = run(config, regions, frames, folder, log, job.reporter, show)
+    pictures.draw()
+    if pictures.folder.exists():  # not where the disk was full, or epochs were too few
+        job.tracker.artifact(run_id, pictures.folder, "attribution")
+    return net

@@ -1,0 +1,114 @@
+"""Tables over the variants of a study: what was published of each setting, and what a leak adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy.stats import ttest_ind
+
+from tapray.atomic import atomic_write
+from tapray.report.tables import ordered, write_csv
+from tapray.study.statistics import interval
+
+SETTING = ["split", "crop_size", "area_threshold", "head", "budget", "init"]
+SCORES = [f"{name}_{label}" for label in range(3) for name in ("precision", "recall")]
+INFLATED = ["ap", "f1", "mcc"]
+
+
+def write_comparison(folders: Sequence[Path]) -> Path:
+    """Writes published.csv, .md and .tex, and inflation.csv, into tables/ beside the run folders."""
+    target = folders[0].parent / "tables"
+    table = published_table(folders)
+    write_csv(table, target / "published.csv")
+    atomic_write(target / "published.md", to_markdown(table))
+    atomic_write(target / "published.tex", to_latex(table))
+    write_csv(inflation_table(folders), target / "inflation.csv")
+    return target
+
+
+def _results(folders: Sequence[Path]) -> pd.DataFrame:
+    """The final runs of all run folders, with what sets the folders apart."""
+    parts = []
+    for folder in folders:
+        crops = yaml.safe_load((folder / "config.yaml").read_text())["crops"]
+        facts = {"crop_size": crops["size"], "area_threshold": crops["area_threshold"]}
+        parts.append(pd.read_csv(folder / "report" / "results.csv").assign(**facts))
+    return ordered(pd.concat(parts, ignore_index=True))
+
+
+def published_table(folders: Sequence[Path]) -> pd.DataFrame:
+    """Precision and recall of each class, mean and standard deviation over seeds, by setting.
+
+    Columns: `SETTING`, leaky, n_seeds and, for each score there is, its _mean and _std (arXiv 2411.03924,
+    tables 1 and 2).
+    """
+    results = _results(folders)
+    scores = [name for name in SCORES if results[name].notna().any()]
+    rows = []
+    for setting, runs in results.groupby(SETTING, sort=False):
+        row = {
+            **dict(zip(SETTING, setting, strict=True)),
+            "leaky": bool(runs["leaky"].any()),
+            "n_seeds": len(runs),
+        }
+        for name in scores:
+            mean, std, _, _ = interval(runs[name].to_numpy(float))
+            row |= {f"{name}_mean": mean, f"{name}_std": std}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _shown(table: pd.DataFrame, between: str) -> pd.DataFrame:
+    """The table as text, a mean and its standard deviation in one cell."""
+    scores = [str(name).removesuffix("_mean") for name in table if str(name).endswith("_mean")]
+    shown = table[[*SETTING, "n_seeds"]].astype(str)
+    shown["split"] += np.where(table["leaky"], " (leaky)", "")
+    for name in scores:
+        pairs = zip(table[f"{name}_mean"], table[f"{name}_std"], strict=True)
+        shown[name] = [f"{mean:.3f}{between}{std:.3f}" for mean, std in pairs]
+    return shown
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A Markdown table, mean ± standard deviation."""
+    shown = _shown(table, " ± ")
+    lines: list[list[str]] = [
+        [str(name) for name in shown],
+        ["---:"] * len(shown.columns),
+        *shown.to_numpy().tolist(),
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """A LaTeX tabular, mean and standard deviation with a plus-minus sign between."""
+    shown = _shown(table, "@")
+    rows = [[cell.replace("_", "\\_").replace("@", r" $\pm$ ") for cell in row] for row in shown.to_numpy()]
+    head = [str(name).replace("_", "\\_") for name in shown]
+    lines = [" & ".join(row) + r" \\" for row in (head, *rows)]
+    body = "\n".join([lines[0], r"\hline", *lines[1:]])
+    return f"\\begin{{tabular}}{{{'l' * 6}{'r' * (len(head) - 6)}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def inflation_table(folders: Sequence[Path]) -> pd.DataFrame:
+    """What a leaky split adds: its mean score minus that of the split without a leak, by setting and metric.
+
+    Columns: the setting without split, metric, leaky, leak_free (means over seeds), inflation, low and high
+    (95 %, Welch: the splits share no crops, so their seeds are not pairs).
+    """
+    results = _results(folders)
+    rows = []
+    for setting, runs in results.groupby(SETTING[1:], sort=False):
+        sides = [runs[runs["leaky"] == leaky] for leaky in (True, False)]
+        for metric in INFLATED if all(len(side) > 1 for side in sides) else ():
+            leaky, free = (side[metric].to_numpy(float) for side in sides)
+            test = ttest_ind(leaky, free, equal_var=False).confidence_interval(0.95)
+            means = {"leaky": leaky.mean(), "leak_free": free.mean(), "inflation": leaky.mean() - free.mean()}
+            cell = dict(zip(SETTING[1:], setting, strict=True))
+            rows.append({**cell, "metric": metric, **means, "low": test.low, "high": test.high})
+    columns = [*SETTING[1:], "metric", "leaky", "leak_free", "inflation", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)

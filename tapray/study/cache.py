@@ -1,0 +1,100 @@
+"""Arrays of features on disk, by the hash of what they were made from: each computed once for all studies.
+
+An entry is an Arrow file (KEY.arrow) of one record batch with one column, a fixed-shape tensor for each
+crop, uncompressed: all processes of a machine map the same memory. Entries are written beside and renamed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from tapray.crops.shards import tensor_column
+
+COLUMN = "features"
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """A folder of entries, of not more than so many bytes after each filling."""
+
+    folder: Path
+    max_bytes: float
+
+    def path(self, key: str) -> Path:
+        """The file of an entry, there or not."""
+        return self.folder / f"{key}.arrow"
+
+    @contextmanager
+    def filling(self, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[dict[str, Path]]:
+        """Blank float16 .npy files for the keys that are not there, to be filled within the block.
+
+        They become entries when it ends well; else nothing is left. Whoever else wants one of them waits.
+
+        Args:
+            shapes: of each array, by key.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            for key in sorted(shapes):  # in the same order for all, so that no two wait for each other
+                lock = stack.enter_context((self.folder / f".{key}.lock").open("ab"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            missing = [key for key in shapes if not self.path(key).exists()]
+            blanks = {key: self.folder / f".{key}.npy" for key in missing}
+            for key, path in blanks.items():
+                stack.callback(path.unlink, missing_ok=True)
+                open_memmap(path, "w+", np.float16, shapes[key])
+            yield blanks
+            for key, path in blanks.items():
+                _write(np.load(path, mmap_mode="r"), self.path(key))
+        self._evict(shapes)
+
+    def drop(self, keys: Collection[str]) -> None:
+        """Removes entries."""
+        for key in keys:
+            self.path(key).unlink(missing_ok=True)
+
+    def used(self, keys: Collection[str]) -> None:
+        """Notes that entries are of use, so that others are evicted first."""
+        for key in keys:
+            os.utime(self.path(key))
+
+    def _evict(self, keep: Collection[str]) -> None:
+        """Removes entries, those first that were not used for longest; mapped ones live on until let go."""
+        entries = {path: path.stat() for path in self.folder.glob("*.arrow")}
+        total = sum(found.st_size for found in entries.values())
+        for path in sorted(entries, key=lambda path: entries[path].st_mtime_ns):
+            if total > self.max_bytes and path.stem not in keep:
+                path.unlink(missing_ok=True)
+                total -= entries[path].st_size
+
+
+def _write(values: NDArray[np.float16], path: Path) -> None:
+    batch = pa.record_batch({COLUMN: tensor_column(values)})
+    beside = path.with_name(f".{path.name}")
+    try:
+        with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read(path: Path) -> NDArray[np.float16]:
+    """An entry's array, mapped; copy on write, since torch wants memory that it may write to."""
+    with pa.memory_map(str(path)) as source:
+        whole = source.read_buffer()
+        column: Any = pa.ipc.open_file(whole).get_batch(0).column(0)
+        start = column.storage.values.buffers()[1].address - whole.address
+        shape = (len(column), *column.type.shape)
+        return np.memmap(path, np.float16, "c", start, shape)

@@ -1,0 +1,78 @@
+"""What the features of a study are made by: every frozen encoder and layer, with a hash of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tapray.config import Init, JobConfig, Layer
+from tapray.model.dense import dense_features, halo
+from tapray.model.encoders import build_encoder, difference
+from tapray.model.imagenet import ImageNet
+from tapray.model.tap import TapNet, freeze
+from tapray.model.weights import weights_digest
+from tapray.runfolder import content_hash
+from tapray.study.fit import in_batches
+from tapray.study.store import PIXELS, features_name, frozen_encoders, layers
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen map of crop pairs (B, 2, H, W) or (B, 2, C, H, W), float32, normalised.
+
+    encode: -> (B, 2, c, h, w); digest: of all that it follows from; net: where frames are embedded whole and
+    crops cut from their features.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    digest: str
+    net: TapNet | None = None
+
+    def shape(self, size: int, channels: int) -> tuple[int, ...]:
+        """Of what a crop pair of that size becomes."""
+        frame = (channels, size, size) if channels > 1 else (size, size)
+        return tuple(self.crops(torch.zeros(1, 2, *frame)).shape[1:])
+
+    def crops(self, pairs: Tensor) -> Tensor:
+        """Features of crop pairs, float16."""
+        return in_batches(lambda some: self.encode(some).half(), pairs)
+
+    def frame(self, frame: Tensor) -> Tensor:
+        """Features (c, h, w) of a whole frame (H, W) or (C, H, W), float16."""
+        assert self.net is not None
+        backbone = self.net.backbone
+        beyond = halo(self.net.preset)
+        return dense_features(self.encode, frame, backbone.stride, backbone.divisor, beyond).half()
+
+
+def encoders(config: JobConfig, model: Path) -> dict[str, Encoder]:
+    """Those that a study needs, by the names of their features; of trained arms the crops themselves."""
+    found: dict[str, Encoder] = {}
+    for init, draw in frozen_encoders(config):
+        if init.is_tap:
+            net = build_encoder(init, draw, config.pretrain.preset, config.channels, model)
+            freeze(net)
+            digest = [net.preset, weights_digest(net)]
+            framed = net if config.crops.features == "frame" else None
+            for layer in layers(config.study):
+                encode = partial(net.features, layer=layer)
+                own = content_hash([*digest, layer, config.crops.features])
+                found[features_name(init, draw, layer)] = Encoder(encode, own, framed)
+        else:
+            found[features_name(init, draw, Layer.PROJECTION)] = _baseline(config, init)
+    if not all(init.frozen for init in config.study.inits):
+        found[PIXELS] = Encoder(lambda pairs: pairs, content_hash(PIXELS))
+    return found
+
+
+def _baseline(config: JobConfig, init: Init) -> Encoder:
+    if init is Init.DIFFERENCE:
+        return Encoder(difference, content_hash(init))
+    assert config.study.imagenet is not None
+    net = ImageNet(config.study.imagenet)
+    return Encoder(net, weights_digest(net))
