@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -62,9 +63,24 @@ def store_frames(
 ) -> None:
     """A region's frames with the drawing weights of some samplers, as the pretraining stage leaves them.
 
-    read: whole frames (n, H, W) from one to another of the movie; 16 at a time are held.
+    read: whole frames (n, H, W) from one to another of the movie; 16 at a time are held. Of several processes
+    that ask for the same at once, one makes it.
     """
-    target, delta = store.region_folder(folder, region), max(config.deltas)
+    target = store.region_folder(folder, region)
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _store(target, region, read, config, kinds)
+
+
+def _store(
+    target: Path,
+    region: Region,
+    read: Callable[[int, int], NDArray[Any]],
+    config: JobConfig,
+    kinds: tuple[SamplerKind, ...],
+) -> None:
+    delta = max(config.deltas)
     if not (target / "frames.npy").exists():
         starts = range(region.start, region.stop, 16)
         ranges = [
