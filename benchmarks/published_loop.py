@@ -25,8 +25,7 @@ from typing import Any
 import tifffile
 import torch
 
-from benchmarks.common import emit, write_movie
-from benchmarks.reader_feed import fill
+from benchmarks.common import emit, store_frames, write_movie
 from benchmarks.step_speed import OPTIONS, configured
 from tapray.config import SamplerKind
 from tapray.crops.splits import whole
@@ -78,8 +77,9 @@ def ours(
     config = configured(
         size, batch, preset="unet-32", sampler="uniform", augment="paper", schedule="cyclic", **options
     )
-    fill(folder, movie, config)
-    region = whole("m", open_movie(movie, "m").shape)
+    source = open_movie(movie, "m")
+    region = whole("m", source.shape)
+    store_frames(folder, region, source.read, config, SamplerKind.UNIFORM)
     stream = store.open_stream(folder, [region], config, SamplerKind.UNIFORM, 0)
     batches, trainer = Batches(stream, config.pretrain), Trainer(config.pretrain, 0)
 
