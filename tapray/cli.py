@@ -124,6 +124,24 @@ def study_(study: Study, out: Out = None, force: Force = None, progress: Progres
 
 
 @app.command()
+def calibrate(study: Study, out: Out = None, force: Force = None, progress: Progress = "rich") -> None:
+    """How far probabilities can be relied on, before and after calibration of several kinds."""
+    _job(study, out, force, "calibrate", progress)
+
+
+@app.command()
+def errors(study: Study, out: Out = None, force: Force = None, progress: Progress = "rich") -> None:
+    """Where and when the event heads err, and a gallery of the most confident mistakes."""
+    _job(study, out, force, "errors", progress)
+
+
+@app.command()
+def explain(study: Study, out: Out = None, force: Force = None, progress: Progress = "rich") -> None:
+    """Where the pretrained net reads the order of frames, and how well that finds events."""
+    _job(study, out, force, "explain", progress)
+
+
+@app.command()
 def report(
     study: Study,
     out: Out = None,

@@ -13,6 +13,7 @@ from tapray.config import Dimension, JobConfig, MovieEntry
 from tapray.console import Reporter, Task
 from tapray.crops.collect import Inputs
 from tapray.runfolder import RunFolder
+from tapray.study.results import Results, collect
 from tapray.tracking import Finished, Tracker
 
 # What tells one trial or run from another: logged as parameters, all other numbers as metrics.
@@ -72,6 +73,13 @@ class Job:
             return Inputs(self.config, self.config.movies)
         listed = json.loads((self.folder.stage("simulate") / "movies.json").read_text())
         return Inputs(self.config, [MovieEntry.model_validate(item) for item in listed])
+
+    @cached_property
+    def results(self) -> Results:
+        """The study's final runs and search trials."""
+        audit = self.folder.facts("shard")["audit"]
+        leaky = max(audit["train"], audit["val"], audit["pretrain"]) > 0
+        return collect(self.study, self.folder.facts("pretrain")["nets"], leaky=leaky)
 
     @property
     def history(self) -> list[dict[str, float]]:

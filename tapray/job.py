@@ -164,7 +164,7 @@ def _show(folder: RunFolder, until: str, reporter: Reporter) -> None:
 
     reporter.table(result_table(pd.read_csv(folder.stage("report") / "summary.csv")))
     shown = _shown(folder.out)
-    reporter.say(f"report:        {shown}/report/report.md")
+    reporter.say(f"report:        {shown}/report/report.html")
     reporter.say(f"compare runs:  tapray ui {shown}")
     reporter.say(f"find events:   tapray predict {shown}/model MOVIE.tif")
 

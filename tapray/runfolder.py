@@ -132,6 +132,16 @@ class RunFolder:
         """What ``mark_done`` was given; empty if the stage is not done."""
         return dict(self._done(name).get("facts", {}))
 
+    def about(self, config: JobConfig) -> dict[str, str]:
+        """How this folder was made, by title: commands, settings without places, and versions."""
+        settings = {key: value for key, value in _settings(config).items() if key not in _FREE_KEYS}
+        commands = ("tapray run config.yaml --out .", "tapray ui .", "tapray predict model MOVIE.tif")
+        return {
+            "Commands, in the run folder": "\n".join(commands),
+            "Configuration": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+            "Versions": (self.out / "environment.json").read_text(),
+        }
+
     def _done(self, name: str) -> dict[str, Any]:
         path = self.stage(name) / "done.json"
         return dict(json.loads(path.read_bytes())) if path.exists() else {}

@@ -18,6 +18,7 @@ from tapray.config import JobConfig
 from tapray.context import Job
 from tapray.crops.splits import pretrain_regions
 from tapray.errors import UserError
+from tapray.insights import calibrate, errors
 from tapray.pretraining import pretrain
 from tapray.runfolder import content_hash
 
@@ -113,19 +114,25 @@ def study(job: Job) -> dict[str, Any]:
     return {"trials": len(trials), "runs": len(runs)}
 
 
+def explain(job: Job) -> dict[str, Any]:
+    """Attribution and feature maps."""
+    from tapray.explaining import explain  # which needs captum and much else
+
+    return explain(job)
+
+
 def report(job: Job) -> dict[str, Any]:
     """Tables and figures, also logged to MLflow, and the model that `tapray predict` loads."""
     from tapray.detector import load_model, save_model, set_threshold
-    from tapray.report import write_report
+    from tapray.report import LOOKED, write_report
     from tapray.serving import Served, example
-    from tapray.study.results import collect
     from tapray.threshold import choose_threshold
 
-    config, audit = job.config, job.folder.facts("shard")["audit"]
-    leaky = max(audit["train"], audit["val"], audit["pretrain"]) > 0
-    found = collect(job.study, job.folder.facts("pretrain")["nets"], leaky=leaky)
+    config, audit, found = job.config, job.folder.facts("shard")["audit"], job.results
     target = job.folder.stage("report")
-    paths = write_report(target, found.results, found.trials, found.predictions, audit, job.history)
+    stages = {name: job.folder.stage(name) for name in LOOKED}
+    tables = (found.results, found.trials, found.predictions)
+    paths = write_report(target, *tables, audit, job.history, stages, job.folder.about(config))
     model = save_model(config, found, job.study, job.model, job.folder.stage("model"))
     if choice := choose_threshold(load_model(model), job.inputs, job.reporter):
         set_threshold(model, choice.threshold, choice.as_dict())
@@ -161,7 +168,10 @@ STAGES: dict[str, Stage] = {
     "pretrain": Stage(pretrain, ("pretrain", "seed"), ("shard",)),
     "features": Stage(features, ("study.inits", "study.random_draws", "study.search"), ("pretrain",)),
     "study": Stage(study, ("study", "seed"), ("features",)),
-    "report": Stage(report, ("name",), ("study",)),
+    "calibrate": Stage(calibrate, (), ("study",)),
+    "errors": Stage(errors, (), ("study",)),
+    "explain": Stage(explain, (), ("features",)),
+    "report": Stage(report, ("name",), ("calibrate", "errors", "explain")),
 }
 
 

@@ -16,7 +16,7 @@ from tapray.model.tap import TapNet, initialise
 from tapray.model.weights import load_tap, save_tap, weights_digest
 
 COMMANDS = [
-    *("convert", "demo", "features", "inspect", "predict", "pretrain"),
+    *("calibrate", "convert", "demo", "errors", "explain", "features", "inspect", "predict", "pretrain"),
     *("report", "run", "shard", "simulate", "study", "ui"),
 ]
 

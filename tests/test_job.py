@@ -36,7 +36,8 @@ COLUMNS = [
     *("brier_after",),
 ]
 TRIALS, RUNS = 2 * 3, 2 * 2  # two cells; three trials and two seeds each
-STAGES = ("simulate", "shard", "pretrain", "features", "study", "report")
+INSIGHT = "calibrate errors explain"
+STAGES = ("simulate", "shard", "pretrain", "features", "study", *INSIGHT.split(), "report")
 
 
 def mlflow_runs(out: Path) -> tuple[list[str], Counter[str]]:
@@ -184,7 +185,7 @@ def test_continuing_doubles_no_run(continued: Continued) -> None:
     assert len(nested) == TRIALS + RUNS
 
 
-@pytest.mark.parametrize("name", ["results.csv", "trials.csv", "summary.csv", "report.md"])
+@pytest.mark.parametrize("name", ["results.csv", "trials.csv", "summary.csv", "report.html"])
 def test_neither_interruption_nor_concurrency_changes_results(
     continued: Continued, tiny_job: Path, name: str
 ) -> None:
@@ -219,9 +220,13 @@ def test_evicted_features_are_computed_again(tiny_job: Path, tmp_path: Path, ray
 @pytest.mark.parametrize(
     ("done", "force", "left"),
     [
-        ("shard pretrain", (), "shard pretrain features study"),  # the unfinished ones continue
+        ("shard pretrain", (), f"shard pretrain features study {INSIGHT}"),  # the unfinished ones continue
         ("shard pretrain features", ("pretrain",), "shard"),
-        ("shard features report", (), "shard pretrain study"),  # pretrain was lost: what followed goes
+        (
+            "shard features report",
+            (),
+            f"shard pretrain study {INSIGHT}",
+        ),  # pretrain was lost: what followed goes
         ("SHARD pretrain", (), ""),  # made from other inputs
         ("shard pretrain FEATURES study", (), "shard pretrain"),
     ],

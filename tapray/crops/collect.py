@@ -101,16 +101,25 @@ class Inputs:
         config = self.config.crops
         crops = labelled_crops(self.places[entry.name], own, config, rng, masks, self.config.split.fractions)
         if config.background == "reject":
-            filled = (crops["label"] > 0) | holds_foreground(crops, self._foreground(entry), config.size)
+            filled = (crops["label"] > 0) | holds_foreground(crops, self.foreground(entry), config.size)
             crops = crops[filled]
         return crops.assign(movie=entry.name, group=entry.name + ":" + crops["group"].astype(str))
 
-    def _foreground(self, entry: MovieEntry) -> Callable[[int], NDArray[np.bool_]]:
-        """Where cells are in a frame: by instance masks or, where there are none, by brightness."""
+    def foreground(self, entry: MovieEntry) -> Callable[[int], NDArray[np.bool_]]:
+        """Where cells are in a frame (H, W): by instance masks or, where there are none, by brightness."""
         masks = open_instance_masks(entry, self.movies[entry.name])
         if masks is not None:
             return lambda t: masks.read(t, t + 1)[0] > 0
         return lambda t: bright(self.movies[entry.name].grey(t))
+
+    def outlines(self, entry: MovieEntry) -> Callable[[int], NDArray[Any]]:
+        """The instance masks of a frame (H, W) or, where there are none, its event masks; 0 is ground."""
+        movie = self.movies[entry.name]
+        masks = open_instance_masks(entry, movie)
+        if masks is not None:
+            return lambda t: masks.read(t, t + 1)[0]
+        events = open_event_masks(entry, movie, self.places[entry.name])
+        return lambda t: events(t, t + 1)[0]
 
     def manifest(self, shards: list[dict[str, Any]], audited: dict[str, float]) -> dict[str, Any]:
         """What was cropped, from where, with which labels and splits.

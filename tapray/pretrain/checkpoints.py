@@ -78,10 +78,10 @@ class Checkpoints:
         return True
 
     def all(self) -> list[Saved]:
-        """Every readable checkpoint, the oldest first."""
+        """Every readable checkpoint, the oldest first; another process may remove some meanwhile."""
         found = []
         for path in sorted(self._folder.glob("step_*.safetensors")):
-            with suppress(SafetensorError), safe_open(path, framework="pt") as opened:
+            with suppress(SafetensorError, FileNotFoundError), safe_open(path, framework="pt") as opened:
                 facts = opened.metadata()
                 scores = tuple(json.loads(facts["scores"]))
                 found.append(Saved(path, int(facts["step"]), scores, json.loads(facts["scored"])))

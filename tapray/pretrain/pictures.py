@@ -8,18 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from captum.attr import LayerGradCam
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from tapray.atomic import atomic_write
 from tapray.config import PretrainConfig
 from tapray.crops.draw import CropStream, Source
 from tapray.crops.normalise import normalise
 from tapray.crops.samplers import STRIDE
-from tapray.model.tap import TapNet
+from tapray.model.attribution import attribution
 from tapray.pretrain.checkpoints import Checkpoints, Saved
 from tapray.pretrain.trainer import trained
 
@@ -59,32 +56,12 @@ class Pictures:
                 row.imshow(frame if frame.ndim == 2 else frame.mean(axis=0), cmap="gray", vmin=0, vmax=1)
                 row.set_axis_off()
             axes[0, number].set_title(f"frame {number + 1}", fontsize=9)
-            axes[1, number].imshow(found[number], cmap="magma", vmin=0, vmax=1, alpha=0.6)
+            axes[1, number].imshow(found, cmap="magma", vmin=0, vmax=1, alpha=0.6)
         score = f"validation arrow accuracy {saved.scores[-1]:.3f}"
         figure.suptitle(f"where the order in time is read, step {saved.step}, {score}", fontsize=9)
         data = io.BytesIO()
         figure.savefig(data, format="png", dpi=110)
         atomic_write(path, data.getvalue())
-
-
-def attribution(net: TapNet, crops: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Grad-CAM of the time arrow head at the dense features (arXiv 2411.03924, section 4).
-
-    Args:
-        net: left in eval mode.
-        crops: (B, S, H, W) or (B, S, C, H, W), normalised, in order of time.
-
-    Returns:
-        (B, S, H, W), 0 where nothing speaks for the right order, at most 1 in each crop.
-    """
-    net.eval()
-    cam = LayerGradCam(lambda x: net(x)[0], net.projection)
-    found = cam.attribute(torch.from_numpy(crops), target=0, relu_attributions=True)
-    found = F.interpolate(found.detach(), crops.shape[-2:], mode="bilinear")
-    found = found.view(*crops.shape[:2], *crops.shape[-2:])
-    top = found.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
-    values: NDArray[np.float32] = (found / top).numpy()
-    return values
 
 
 def most_changed(stream: CropStream) -> NDArray[np.float32]:

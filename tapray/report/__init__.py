@@ -1,27 +1,31 @@
-"""The report of a study: tables, figures and one Markdown page."""
+"""The report of a study: tables, figures and one page that holds them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tapray.atomic import atomic_write
 from tapray.config import Init
-from tapray.report.figures import arrow_curve, label_budget_curve, reliability_diagrams
+from tapray.report.figures import arrow_curve, label_budget_curve
+from tapray.report.html import to_html
 from tapray.report.labels import efficiency_table, front_figure, front_table, needed_table
-from tapray.report.page import page
+from tapray.report.page import Told, page
 from tapray.report.reliability import RESAMPLES, Prediction, Predictions
-from tapray.report.tables import beside, compare, result_table, summarise, write_csv, write_tables
+from tapray.report.tables import compare, result_table, summarise, write_csv, write_tables
 from tapray.study.calibration import Calibration
 from tapray.study.metrics import event_probability
 from tapray.study.statistics import Difference, bootstrap_ap, holm, paired_bootstrap_ap
 
 __all__ = ["Prediction", "Predictions", "result_table", "summarise", "write_report", "write_tables"]
 
+LOOKED = {"calibrate": "calibration", "errors": "errors", "explain": "attribution"}  # tables of stages
 Cell = tuple[str, str, int]  # init, head, budget
 
 
@@ -32,13 +36,17 @@ def write_report(
     predictions: Predictions,
     audit: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
+    beside: Mapping[str, Path] = MappingProxyType({}),
+    about: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Path]:
-    """Writes every table and figure and report.md into folder; returns their paths.
+    """Writes every table and figure and report.html into folder; returns their paths.
 
     results and trials as in `write_tables`; predictions of the final runs on the test set, the same crops in
     the same order for all of them; audit: what the leakage audit found, by name; history: the arrow accuracy
-    as in `arrow_curve`, empty where nothing was pretrained. Each file is replaced as a whole, and the same
-    input gives the same bytes. Raises ValueError where predictions are not of the same test crops.
+    as in `arrow_curve`, empty where nothing was pretrained; beside: the folders of the stages calibrate,
+    errors and explain, where they ran; about: how the report was made, by title. Each file is replaced as a
+    whole, and the same input gives the same bytes. Raises ValueError where predictions are not of the same
+    test crops.
     """
     summary, comparisons = write_tables(folder, results, trials), compare(results, trials)
     cells, pairs = test_intervals(predictions, comparisons, np.random.default_rng(0))
@@ -51,14 +59,16 @@ def write_report(
     paths += label_budget_curve(results, folder / "label_budget.png")
     unit = str(summary["budget_unit"].iloc[0])
     paths += front_figure(front_table(results, trials), unit, folder / "fronts.png")
-    paths += reliability_diagrams(predictions, folder / "reliability.png", np.random.default_rng(0))
     if history:
         paths += arrow_curve(history, folder / "arrow.png")
-    names = [path.name for path in paths]
-    text = page(summary, results, cells, pairs, needed, saved, audit, history, names)
-    with beside(folder / "report.md") as part:
-        part.write_text(text, encoding="utf-8")
-    return [*paths, folder / "report.md"]
+    looked = {
+        name: pd.read_csv(beside[stage] / f"{name}.csv") for stage, name in LOOKED.items() if stage in beside
+    }
+    told = Told(summary, results, cells, pairs, needed, saved, audit, history, looked, about)
+    text = page(told, [path.name for path in paths])
+    made = to_html("Cell events from few labels", text, [folder, *beside.values()])
+    atomic_write(folder / "report.html", made)
+    return [*paths, folder / "report.html"]
 
 
 def test_intervals(

@@ -191,3 +191,10 @@ def save(figure: Figure, numbers: pd.DataFrame, path: Path) -> list[Path]:
         with beside(path.with_suffix(kind)) as part:
             figure.savefig(part, metadata=metadata)
     return [path, path.with_suffix(".svg"), write_csv(numbers, path.with_suffix(".csv"))]
+
+
+def save_picture(figure: Figure, path: Path) -> Path:
+    """PNG alone, for what shows pixels; the same figure gives the same bytes."""
+    with beside(path) as part:
+        figure.savefig(part, metadata={"Software": None})
+    return path

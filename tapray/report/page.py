@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tapray.pretrain.evaluate import ARROW_FLOOR
+from tapray.report import further
+from tapray.report.further import table
 from tapray.report.labels import bounds
 from tapray.report.tables import arrow_accuracy, test_set
 from tapray.study.results import best_run
@@ -22,31 +25,43 @@ AUDITED = {
 }
 
 
-def page(
-    summary: pd.DataFrame,
-    results: pd.DataFrame,
-    cells: pd.DataFrame,
-    pairs: pd.DataFrame,
-    needed: pd.DataFrame,
-    saved: pd.DataFrame,
-    audit: Mapping[str, Any],
-    history: Sequence[Mapping[str, float]],
-    files: Sequence[str],
-) -> str:
-    """The whole page; cells and pairs as `tapray.report.test_intervals` returns them, files by name.
+@dataclass(frozen=True)
+class Told:
+    """All that a page tells.
 
-    needed and saved: as `tapray.report.labels` makes them.
+    cells and pairs: as `tapray.report.test_intervals` returns them; needed and saved: as
+    `tapray.report.labels` makes them; looked: the tables calibration, errors and attribution of the stages
+    before, where they ran; about: what is told of how the report was made, by title.
     """
+
+    summary: pd.DataFrame
+    results: pd.DataFrame
+    cells: pd.DataFrame
+    pairs: pd.DataFrame
+    needed: pd.DataFrame
+    saved: pd.DataFrame
+    audit: Mapping[str, Any]
+    history: Sequence[Mapping[str, float]]
+    looked: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+def page(told: Told, files: Sequence[str]) -> str:
+    """The whole page as Markdown; files: by name, those that lie beside it."""
     sections = [
-        _question(summary),
-        _claims(pairs, results),
-        _data(summary, audit),
-        _budgets(summary, cells),
-        _needed(summary, needed, saved),
-        _calibration(summary, results),
-        _arrow(results, history),
-        _further(files, results),
+        _question(told.summary),
+        _claims(told.pairs, told.results),
+        _data(told.summary, told.audit),
+        _budgets(told.summary, told.cells),
+        _needed(told.summary, told.needed, told.saved),
+        _calibration(told.summary, told.results),
     ]
+    looked = told.looked
+    sections += [further.methods(looked["calibration"])] if "calibration" in looked else []
+    sections += [further.errors(looked["errors"])] if "errors" in looked else []
+    sections.append(_arrow(told.results, told.history))
+    sections += [further.attribution(looked["attribution"])] if "attribution" in looked else []
+    sections += [_further(files, told.results), *further.about(told.about)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -114,10 +129,10 @@ def _data(summary: pd.DataFrame, audit: Mapping[str, Any]) -> str:
         (row["budget"], f"{row['n_events_train']:.0f}", f"{row['n_train']:.0f}")
         for _, row in sizes.iterrows()
     ]
-    counts = _table(
+    counts = table(
         (str(summary["budget_unit"].iloc[0]), "events among the training crops", "training crops"), rows
     )
-    found = _table(("leak audit", "value"), ((AUDITED.get(k, k), _value(v)) for k, v in audit.items()))
+    found = table(("leak audit", "value"), ((AUDITED.get(k, k), _value(v)) for k, v in audit.items()))
     return f"## Data and leak audit\n\n{counts}\n\n{found}"
 
 
@@ -139,7 +154,7 @@ def _budgets(summary: pd.DataFrame, cells: pd.DataFrame) -> str:
         "precision of class 1",
         "recall of class 1",
     )
-    return f"## Label budget\n\n{_table(header, rows)}\n\n![label-budget curve](label_budget.png)"
+    return f"## Label budget\n\n{table(header, rows)}\n\n![label-budget curve](label_budget.png)"
 
 
 def _needed(summary: pd.DataFrame, needed: pd.DataFrame, saved: pd.DataFrame) -> str:
@@ -156,7 +171,7 @@ def _needed(summary: pd.DataFrame, needed: pd.DataFrame, saved: pd.DataFrame) ->
     targets = [f"F1 of {target:.1f}" for target in dict.fromkeys(needed["target"])]
     text = (
         f"Labelled {unit} needed, read off the line through the mean F1 at the budgets that were run, with "
-        f"the 95 % interval over seeds.\n\n{_table(('init', 'head', *targets), wide)}"
+        f"the 95 % interval over seeds.\n\n{table(('init', 'head', *targets), wide)}"
     )
     ap = saved[saved["metric"] == "ap"]
     times = [
@@ -165,7 +180,7 @@ def _needed(summary: pd.DataFrame, needed: pd.DataFrame, saved: pd.DataFrame) ->
     ]
     if times:
         header = (unit, "other", "labels for the AP of tap, over its own", "low", "high")
-        text += f"\n\nWhat `tap` saves:\n\n{_table(header, times)}"
+        text += f"\n\nWhat `tap` saves:\n\n{table(header, times)}"
     return f"## How many labels\n\n{text}\n\n![what is to be had](fronts.png)"
 
 
@@ -189,8 +204,7 @@ def _calibration(summary: pd.DataFrame, results: pd.DataFrame) -> str:
         "of the event probability at the test set's own prevalence (15 equal-width bins). A model that "
         f"always answers the prevalence it was fitted at has an ECE of {constant:.3f} and finds nothing: "
         f"read the ECE beside AP. The mean ECE falls in {fallen} of {len(rows)} rows.\n\n"
-        f"{_table(header, rows)}\n\n"
-        "![reliability before and after calibration](reliability.png)"
+        f"{table(header, rows)}"
     )
 
 
@@ -229,8 +243,3 @@ def _signed(mean: float, low: float, high: float) -> str:
 
 def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---:"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -24,6 +24,9 @@ class Prediction(TypedDict):
     temperature: float
     bias: Sequence[float]  # K, of class 0 first
     groups: NDArray[Any]  # (N,) cluster of each crop
+    val_logits: NDArray[np.floating[Any]]  # (M, K), of the validation crops, where calibration was fitted
+    val_labels: NDArray[np.integer[Any]]  # (M,)
+    threshold: float  # on p(event), chosen on validation
     blocks: NDArray[Any]  # (N,) field of view or block of time, see `tapray.study.statistics.time_blocks`
 
 

@@ -46,12 +46,37 @@ class Calibration:
 def fit_calibration(
     logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], temperature: float | None = None
 ) -> Calibration:
-    """Temperature and bias of lowest negative log-likelihood on validation crops (L-BFGS-B over log T and
-    bias), or the bias alone where the temperature is given.
+    """Temperature and bias of lowest negative log-likelihood on validation crops, or the bias alone where the
+    temperature is given.
 
-    logits (N, K), labels (N,) in 0..K-1. The likelihood is joined by weak normal priors (see the constants
-    above), so that few events cannot make it run away. Where a class has no validation crop there is nothing
-    to fit: no bias. Raises ValueError on logits that are not finite.
+    logits (N, K), labels (N,) in 0..K-1; see `fit_scaling`.
+    """
+    scales, bias = fit_scaling(logits, labels, temperature=temperature)
+    return Calibration(float(1 / scales[0]), (0.0, *(float(b) for b in bias[1:])))
+
+
+def fit_scaling(
+    logits: NDArray[np.floating[Any]],
+    labels: NDArray[np.integer[Any]],
+    *,
+    per_class: bool = False,
+    biased: bool = True,
+    temperature: float | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Scales (K,) and biases (K,), 0 for class 0, of lowest negative log-likelihood (L-BFGS-B over log scales
+    and biases): softmax(scales * logits + bias).
+
+    The likelihood is joined by weak normal priors (see the constants above), so that few events cannot make
+    it run away. Where a class has no validation crop there is nothing to fit: no bias.
+
+    Args:
+        logits: (N, K); labels: (N,) in 0..K-1.
+        per_class: a scale for every class (vector scaling: Guo et al. 2017, section 4.2), else one for all.
+        biased: False leaves the biases at 0.
+        temperature: keeps the scales at its inverse.
+
+    Raises:
+        ValueError: logits are not finite.
     """
     z = np.asarray(logits, dtype=np.float64)
     if not np.isfinite(z).all():
@@ -59,20 +84,24 @@ def fit_calibration(
     n, k = z.shape
     target = np.eye(k)[np.asarray(labels)]
     if n == 0 or not target.any(axis=0).all():
-        return Calibration(temperature or 1.0, (0.0,) * k)
+        return np.full(k, 1 / (temperature or 1.0)), np.zeros(k)
+    count = k if per_class else 1
 
     def objective(x: FloatArray) -> tuple[float, FloatArray]:
-        scaled = z * np.exp(-x[0])
-        log_p = log_softmax(scaled + np.concatenate([[0.0], x[1:]]), axis=1)
+        scaled = z * np.exp(x[:count])
+        log_p = log_softmax(scaled + np.concatenate([[0.0], x[count:]]), axis=1)
         residual = np.exp(log_p) - target  # gradient of the summed NLL by the shifted logits
-        slope = np.concatenate([[-(residual * scaled).sum()], residual[:, 1:].sum(axis=0)])
+        by_scale = (residual * scaled).sum(axis=0)
+        slope = [by_scale if per_class else by_scale.sum(keepdims=True), residual[:, 1:].sum(axis=0)]
         value = -log_p[target > 0].sum() + 0.5 * float(((x / std) ** 2).sum())
-        return value / n, (slope + x / std**2) / n
+        return value / n, (np.concatenate(slope) + x / std**2) / n
 
-    std = np.array([LOG_TEMPERATURE_STD, *[BIAS_STD] * (k - 1)])
-    low, high = (LOWEST, HIGHEST) if temperature is None else (temperature, temperature)
-    bounds = [(np.log(low), np.log(high)), *[(None, None)] * (k - 1)]
+    std = np.array([*[LOG_TEMPERATURE_STD] * count, *[BIAS_STD] * (k - 1)])
+    first = -np.log(temperature or 1.0)
+    low, high = (first, first) if temperature else (-np.log(HIGHEST), -np.log(LOWEST))
+    bounds = [*[(low, high)] * count, *[(None, None) if biased else (0.0, 0.0)] * (k - 1)]
     options = {"ftol": 1e-12, "gtol": 1e-8, "maxiter": 500}
-    start = np.array([np.log(temperature or 1.0), *[0.0] * (k - 1)])
+    start = np.array([*[first] * count, *[0.0] * (k - 1)])
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return Calibration(float(np.exp(found.x[0])), (0.0, *(float(b) for b in found.x[1:])))
+    scales = np.broadcast_to(np.exp(found.x[:count]), (k,))
+    return scales, np.concatenate([[0.0], found.x[count:]])

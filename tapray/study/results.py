@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # the report draws figures, which no trial's worker needs to 
     from tapray.report.reliability import Prediction
 
 
+_BY_SEED = ("logits", "val_logits")
+
+
 @dataclass(frozen=True)
 class Results:
     """Final runs, one row each; search trials; and what each run said about the test crops."""
@@ -35,16 +38,13 @@ def collect(folder: Path, pretrained: Sequence[Mapping[str, Any]], *, leaky: boo
     """
     runs = [run for run in read_records(folder, "run") if run["status"] == "done"]
     saved = {work: _arrays(folder / f"{work}.npz") for work in {run["work"] for run in runs}}
-    predictions: dict[tuple[str, str, int, int], Prediction] = {}
+    predictions: dict[tuple[str, str, int, int], Any] = {}  # each a Prediction
     for run in runs:
         arrays = saved[run["work"]]
         predictions[run["init"], run["head"], run["budget"], run["seed"]] = {
-            "labels": arrays["labels"],
-            "logits": arrays["logits"][arrays["seeds"].tolist().index(run["seed"])],
-            "groups": arrays["groups"],
-            "blocks": arrays["blocks"],
-            "temperature": run["temperature"],
-            "bias": run["bias"],
+            **{name: arrays[name] for name in ("labels", "groups", "blocks", "val_labels")},
+            **{name: arrays[name][arrays["seeds"].tolist().index(run["seed"])] for name in _BY_SEED},
+            **{name: run[name] for name in ("temperature", "bias", "threshold")},
         }
         has_arrow = run["init"] in (Init.TAP, Init.FINE_TUNE)
         own = pretrained[run["seed"] % len(pretrained)]

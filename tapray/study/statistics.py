@@ -81,7 +81,7 @@ def bootstrap_ap(
     threshold, as in scikit-learn. Resamples without an event are left out.
     """
     ap = _bootstrapped(np.asarray(labels) > 0, np.atleast_2d(scores), groups, n, rng)
-    return _percentiles(_over_seeds(ap, rng), level)
+    return _band(_over_seeds(ap, rng), level)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def paired_bootstrap_ap(
     differences = _over_seeds(a - b, rng)
     known = differences[~np.isnan(differences)]
     tail = min((known <= 0).sum(), (known >= 0).sum())
-    return Difference(*_percentiles(differences, level), min(1.0, 2 * (1 + tail) / (1 + len(known))))
+    return Difference(*_band(differences, level), min(1.0, 2 * (1 + tail) / (1 + len(known))))
 
 
 def holm(p: Sequence[float] | FloatArray) -> FloatArray:
@@ -132,17 +132,23 @@ def bootstrap_ratio(
 
     Resamples that leave a bin empty are left out; a bin that is always empty is NaN.
     """
-    drawn = _draws(len(numerator), n, rng)
+    drawn = draws(len(numerator), n, rng)
     below = drawn @ denominator
     ratio = np.divide(drawn @ numerator, below, out=np.full_like(below, np.nan), where=below > 0)
-    low, high = np.full(ratio.shape[1], np.nan), np.full(ratio.shape[1], np.nan)
-    seen = (~np.isnan(ratio)).any(axis=0)
+    return bands(ratio, level)
+
+
+def bands(values: FloatArray, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
+    """Percentile intervals of resamples (n, B) -> low, high (B,), without those that are NaN."""
+    low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
+    seen = (~np.isnan(values)).any(axis=0)
     tail = 100 * (1 - level) / 2
-    low[seen], high[seen] = np.nanpercentile(ratio[:, seen], [tail, 100 - tail], axis=0)
+    if seen.any():
+        low[seen], high[seen] = np.nanpercentile(values[:, seen], [tail, 100 - tail], axis=0)
     return low, high
 
 
-def _draws(n_groups: int, n: int, rng: np.random.Generator) -> FloatArray:
+def draws(n_groups: int, n: int, rng: np.random.Generator) -> FloatArray:
     """How often each group is drawn, (n, G)."""
     return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n).astype(np.float64)
 
@@ -156,7 +162,7 @@ def _bootstrapped(
     resample is a weighted sum over groups.
     """
     _, member = np.unique(groups, return_inverse=True)
-    drawn = _draws(int(member.max()) + 1, n, rng)
+    drawn = draws(int(member.max()) + 1, n, rng)
     ap = np.empty((len(scores), n))
     for row, out in zip(scores, ap, strict=True):
         thresholds = np.unique(row[event])
@@ -174,12 +180,10 @@ def _bootstrapped(
 
 def _over_seeds(values: FloatArray, rng: np.random.Generator) -> FloatArray:
     """(S, n) -> (n,) means over seeds that are drawn anew for each resample."""
-    mean: FloatArray = (values * _draws(len(values), values.shape[1], rng).T).mean(axis=0)
+    mean: FloatArray = (values * draws(len(values), values.shape[1], rng).T).mean(axis=0)
     return mean
 
 
-def _percentiles(values: FloatArray, level: float) -> tuple[float, float]:
-    if np.isnan(values).all():
-        return float("nan"), float("nan")
-    low, high = np.nanpercentile(values, [50 * (1 - level), 50 * (1 + level)])
+def _band(values: FloatArray, level: float) -> tuple[float, float]:
+    (low,), (high,) = bands(values[:, None], level)
     return float(low), float(high)

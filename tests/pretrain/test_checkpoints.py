@@ -41,6 +41,13 @@ def test_a_file_that_is_damaged_or_half_written_is_passed_over(tmp_path: Path) -
     assert steps(checkpoints) == [1]
 
 
+def test_a_file_that_is_gone_when_it_is_opened_is_passed_over(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.save({"x": torch.zeros(1)}, 1, [0.5], True)
+    (tmp_path / "step_00000002.safetensors").symlink_to(tmp_path / "pruned")
+    assert steps(checkpoints) == [1]
+
+
 def test_without_an_epoch_there_is_no_best(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 1)
     assert checkpoints.latest() is None

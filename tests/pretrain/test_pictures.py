@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tapray.model.attribution import attribution
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
-from tapray.pretrain.pictures import Pictures, attribution, most_changed
+from tapray.pretrain.pictures import Pictures, most_changed
 from tapray.pretrain.trainer import Trainer
 from tests.pretrain.made import SIZE, config, noise, stream
 
@@ -28,7 +29,7 @@ def test_attribution_lies_where_time_is_seen() -> None:
         trainer.train_step(*batches.train(0, step))
     frames = fading(1)[[2, 3]].astype(np.float32)[None] / 1000
     found = attribution(trainer.net, frames)
-    assert found.shape == frames.shape
+    assert found.shape == (1, *frames.shape[2:])
     assert found.min() >= 0
     assert found.max() == 1
     assert found[..., :16].mean() > 1.5 * found[..., 24:].mean()

@@ -61,11 +61,15 @@ def make_study(
         )
         for seed in range(seeds):
             own = skill + rng.normal(0, 0.15)
-            fitted = fit_calibration(outputs(val, own, rng), val)
+            val_logits = outputs(val, own, rng)
+            fitted = fit_calibration(val_logits, val)
             logits = outputs(test, own, rng)
             predictions[init, head, budget, seed] = Prediction(
                 labels=test,
                 logits=logits,
+                val_labels=val,
+                val_logits=val_logits,
+                threshold=0.5,
                 temperature=fitted.temperature,
                 bias=fitted.bias,
                 groups=np.arange(n_test) // 6,

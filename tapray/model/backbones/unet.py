@@ -12,11 +12,29 @@ from tapray.model.backbones.base import Backbone
 Padding = Literal["zeros", "replicate"]
 
 
+class _Conv(nn.Conv2d):
+    """3x3, as wide as before.
+
+    Compiled, replicated borders are put together from slices: on the CPU PyTorch 2.13 fails in the backward
+    pass of its own operator for them, whose memory layout it takes for another.
+    """
+
+    def __init__(self, c_in: int, c_out: int, padding_mode: Padding) -> None:
+        super().__init__(c_in, c_out, 3, padding=1, padding_mode=padding_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.padding_mode != "replicate" or not torch.compiler.is_compiling():
+            return super().forward(x)
+        x = torch.cat([x[..., :1, :], x, x[..., -1:, :]], dim=-2)
+        x = torch.cat([x[..., :1], x, x[..., -1:]], dim=-1)
+        return nn.functional.conv2d(x, self.weight, self.bias)
+
+
 def _block(c_in: int, c_out: int, padding_mode: Padding) -> nn.Sequential:
     layers: list[nn.Module] = []
     for c in (c_in, c_out):
         layers += [
-            nn.Conv2d(c, c_out, 3, padding=1, padding_mode=padding_mode),
+            _Conv(c, c_out, padding_mode),
             nn.BatchNorm2d(c_out),
             nn.LeakyReLU(inplace=True),
         ]

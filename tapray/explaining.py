@@ -1,0 +1,189 @@
+"""The stage that shows where the pretrained net reads the order of frames, and measures what that finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from tapray.config import Init, Layer, Role
+from tapray.context import Job
+from tapray.crops.collect import Inputs
+from tapray.distributed.aside import aside
+from tapray.insight.detection import bin_edges, detection_table, likeness, tallies
+from tapray.insight.explain import WAYS, Stretch, attribution_maps, stretches, strongest_regions, window
+from tapray.insight.maps import FEWEST, as_colours, crop_map
+from tapray.insights import log, surroundings
+from tapray.model.attribution import integrated_gradients, occlusion
+from tapray.model.dense import dense_features, halo
+from tapray.model.encoders import build_encoder
+from tapray.model.tap import TapNet
+from tapray.model.weights import load_tap
+from tapray.report.explain import Insets, enlarged, overlay_figure, write_movies
+from tapray.report.maps import colours_figure, crop_map_figure
+from tapray.report.tables import write_csv
+from tapray.study.store import FeatureStore
+
+COLUMNS = ["part", "net", "way", "metric", "value", "low", "high"]
+ALIKE = "rank_correlation_with_random"
+Maps = list[dict[str, NDArray[np.float32]]]  # of each stretch, by way (P, h, w)
+
+
+def explain(job: Job) -> dict[str, Any]:
+    """Attribution of the pretrained net and of one of chance on training and test frames; its features."""
+    config, target = job.config, job.folder.stage("explain")
+    chance = build_encoder(Init.RANDOM_DEFAULT, 0, config.pretrain.preset, config.channels, job.model)
+    nets = {"tap": load_tap(job.model), "random_default": chance}
+    draw_crop_map = _crop_map(job)
+    looks = {role: Look.at(job.inputs, role) for role in (Role.TRAIN, Role.TEST)}
+    rows, paths = [], list[Path]()
+    total = len(nets) * sum(own.pairs for look in looks.values() for own in look.stretches)
+    with job.reporter.task("attribution", total, "frame pair") as progress:
+        for role, look in looks.items():
+            maps = {name: look.maps(net, progress.advance) for name, net in nets.items()}
+            for way in WAYS:
+                found = {name: [own[way] for own in stretches] for name, stretches in maps.items()}
+                tables = [look.numbers(own).assign(net=name) for name, own in found.items()]
+                alike = float(np.mean([likeness(*both) for both in zip(*found.values(), strict=True)]))
+                same = pd.DataFrame({"net": ["tap"], "metric": [ALIKE], "value": [alike]})
+                rows += [table.assign(part=role.value, way=way) for table in (*tables, same)]
+            paths += look.pictures(nets["tap"], maps["tap"], target, role)
+            if role is Role.TEST:
+                paths += look.films(nets["tap"], maps["tap"], target)
+    numbers = pd.concat(rows).reindex(columns=COLUMNS)
+    paths.append(write_csv(numbers, target / "attribution.csv"))
+    paths += draw_crop_map(target)
+    _tell(job, numbers)
+    return log(job, "explain", paths)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The stretches of a part of the data, and what a net sees there."""
+
+    inputs: Inputs
+    stretches: list[Stretch]
+
+    @classmethod
+    def at(cls, inputs: Inputs, role: Role) -> Look:
+        """Where most events of a split are."""
+        places = {name: own.table for name, own in inputs.places.items()}
+        return cls(inputs, stretches(inputs.regions_of(role), places, inputs.config.crops.delta))
+
+    @property
+    def _intensity(self) -> str:
+        return self.inputs.config.crops.intensity
+
+    def frame(self, stretch: Stretch, t: int) -> NDArray[np.float32]:
+        """(h, w) or (C, h, w), normalised."""
+        return stretch.frame(self.inputs.movies[stretch.region.movie], t, self._intensity)
+
+    def maps(self, net: TapNet, tell: Callable[[], object]) -> Maps:
+        """Attribution of every stretch."""
+        movies = self.inputs.movies
+        return [
+            attribution_maps(net, movies[own.region.movie], own, self._intensity, tell)
+            for own in self.stretches
+        ]
+
+    def numbers(self, maps: Sequence[NDArray[np.float32]]) -> pd.DataFrame:
+        """How well maps (P, h, w) of every stretch find events; see `tapray.insight.detection`."""
+        edges, sums = bin_edges(maps), []
+        for stretch, own in zip(self.stretches, maps, strict=True):
+            stride = -(-stretch.shape[0] // own.shape[1])
+            sums.append(tallies(own, stretch.inside(own.shape[1:], stride), edges))
+        movie = np.concatenate([np.full(own.pairs, own.region.movie) for own in self.stretches])
+        t = np.concatenate([own.times for own in self.stretches])
+        return detection_table(np.concatenate(sums), movie, t, np.random.default_rng(0))
+
+    def pictures(self, net: TapNet, maps: Maps, folder: Path, role: Role) -> list[Path]:
+        """The pair that shows most events: its regions, as picture and table, and its features as colours."""
+        stretch, own, stride = self.stretches[0], maps[0], net.backbone.stride
+        number = int(np.argmax(stretch.inside(own["evidence"].shape[1:], stride).sum(axis=(1, 2))))
+        t, last = stretch.first + number, stretch.first + number + stretch.delta
+        frames = np.stack([self.frame(stretch, at) for at in (t, last)])
+        size = self.inputs.config.crops.size // net.backbone.divisor * net.backbone.divisor
+        seen = {way: enlarged(own[way][number][None], stretch.shape, stride)[0] for way in WAYS}
+        regions = strongest_regions(own["evidence"][number], size, stride)
+        others = _others(net, frames, regions, size)
+        insets = Insets.around(regions, size, _grey(frames), seen, others)
+        events = stretch.events
+        events = events[np.maximum(events["t"], t) < np.minimum(events["t_end"], last)]
+        where = f"{stretch.region.movie}, t = {t}"
+        title = f"{role.value} part, {where}: the regions that stand out (boxes), annotated events (circles)"
+        path = folder / f"attribution_{role.value}.png"
+        overlay_figure(_grey(frames), seen["evidence"], regions, insets, events, title, path)
+        r = stretch.region
+        table = regions.assign(movie=r.movie, t=t, y=regions["y"] + r.top, x=regions["x"] + r.left)
+        colours, beside = as_colours(_dense(net, frames[0])), folder / f"features_{role.value}.png"
+        colours_figure(_grey(frames)[0], colours, where, beside)
+        return [path, write_csv(table, path.with_suffix(".csv")), beside]
+
+    def films(self, net: TapNet, maps: Maps, folder: Path) -> list[Path]:
+        """The first stretch as a movie."""
+        stretch, own = self.stretches[0], maps[0]
+        frames = np.stack([self.frame(stretch, int(t)) for t in stretch.times])
+        cam = enlarged(own["evidence"], stretch.shape, net.backbone.stride)
+        pixel = self.inputs.movies[stretch.region.movie].pixel_size
+        return write_movies(stretch, _grey(frames), cam, folder, pixel)
+
+
+def _grey(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, h, w) of frames (n, h, w) or (n, C, h, w)."""
+    grey: NDArray[np.float32] = frames if frames.ndim == 3 else frames.mean(axis=1)
+    return grey
+
+
+def _others(
+    net: TapNet, frames: NDArray[np.float32], regions: pd.DataFrame, size: int
+) -> dict[str, NDArray[np.float32]]:
+    """What other ways of attribution say of the first frame of squares around regions (n, size, size)."""
+    crops = [window(frames, int(y), int(x), size) for y, x in regions[["y", "x"]].to_numpy()]
+    given = torch.from_numpy(np.stack(crops))
+    ways = {"integrated_gradients": integrated_gradients, "occlusion": occlusion}
+    return {name: way(net, given)[:, 0].numpy() for name, way in ways.items()}
+
+
+def _dense(net: TapNet, frame: NDArray[np.float32]) -> NDArray[np.float32]:
+    backbone, given = net.backbone, torch.from_numpy(frame)
+    found = dense_features(net.features, given, backbone.stride, backbone.divisor, halo(net.preset))
+    return np.asarray(found)
+
+
+def _crop_map(job: Job) -> Callable[[Path], Sequence[Path]]:
+    """UMAP of the test crops' features under the first pretrained net, made in a worker: compiling it takes
+    longer than all else. What is returned draws it.
+    """
+    store = FeatureStore(job.features)
+    index = store.index()
+    test = index[index["split"] == "test"]
+    if len(test) < FEWEST or Init.TAP not in job.config.study.inits:
+        return lambda _: []
+    rows = torch.from_numpy(test.index.to_numpy(copy=True))
+    features = store.features(Init.TAP, 0, Layer.PROJECTION)[rows].numpy()
+    made = aside(crop_map, features, job.config.seed)
+
+    def draw(target: Path) -> Sequence[Path]:
+        facts = surroundings(job, test.reset_index(drop=True))
+        placed = pd.DataFrame(made(), columns=["a", "b"]).assign(kind=facts["kind"], frames=facts["since"])
+        return crop_map_figure(placed, target / "crop_map.png")
+
+    return draw
+
+
+def _tell(job: Job, numbers: pd.DataFrame) -> None:
+    test = numbers[numbers["part"] == Role.TEST.value].dropna(subset="value")
+    names = test["way"] + "_" + test["metric"] + "_" + test["net"]
+    held_out = {str(name): float(value) for name, value in zip(names, test["value"], strict=True)}
+    told = [
+        f"{held_out.get(f'evidence_enrichment_{net}', float('nan')):.1f} ({net})"
+        for net in ("tap", "random_default")
+    ]
+    job.reporter.say(f"evidence of the arrow near events, over their share of the ground: {', '.join(told)}")
+    job.tracker.metrics(job.run_id, held_out)

@@ -1,0 +1,113 @@
+"""The stages that look into a study's results: calibration, errors, attribution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tapray.context import Job
+from tapray.report.reliability import Prediction
+from tapray.report.tables import write_csv
+from tapray.study.calibration import Calibration
+from tapray.study.metrics import event_probability
+from tapray.study.results import best_run
+
+CONTEXT = 2  # crops: side of the window that shows a mistake
+
+
+def calibrate(job: Job) -> dict[str, Any]:
+    """Every way to calibrate, fitted on validation and judged on test, and reliability diagrams."""
+    from tapray.report.calibration import calibration_table
+    from tapray.report.figures import reliability_diagrams
+
+    target, rng = job.folder.stage("calibrate"), np.random.default_rng(0)
+    table = calibration_table(job.results.predictions, rng)
+    paths = [write_csv(table, target / "calibration.csv")]
+    paths += reliability_diagrams(job.results.predictions, target / "reliability.png", rng)
+    ece = table[(table["metric"] == "ece") & (table["method"] == "temperature_bias")]
+    fallen = int((ece["change"] < 0).sum())
+    job.reporter.say(f"calibration: the mean ECE on test falls in {fallen} of {len(ece)} cells")
+    return log(job, "calibrate", paths)
+
+
+def errors(job: Job) -> dict[str, Any]:
+    """Where each head of the best arm errs, at the largest budget, and the model's worst mistakes."""
+    from tapray.insight.errors import covered, error_table
+    from tapray.insight.mistakes import mistakes
+    from tapray.report import errors as pictures
+    from tapray.study.store import FeatureStore
+
+    target, inputs, size = job.folder.stage("errors"), job.inputs, job.config.crops.size
+    index = FeatureStore(job.features).index()
+    test = index[index["split"] == "test"].reset_index(drop=True)
+    cells = {entry.name: inputs.foreground(entry) for entry in inputs.entries}
+    facts = surroundings(job, test).drop(columns="since")
+    facts["share that is cells"] = covered(test, lambda movie, t: cells[movie](t), size)
+    best, tables, paths = best_run(job.results.results), [], []
+    heads = dict.fromkeys(key[1] for key in job.results.predictions if _same(key, best))
+    for head in heads:
+        runs = [run for key, run in job.results.predictions.items() if _same(key, best) and key[1] == head]
+        predicted = np.stack([_event(run) >= run["threshold"] for run in runs])
+        truth, blocks = runs[0]["labels"] > 0, runs[0]["blocks"]
+        table = error_table(facts, truth, predicted, blocks, size, np.random.default_rng(0))
+        tables.append(table.assign(init=best["init"], head=head, budget=best["budget"]))
+        paths += pictures.over_time(table, head, target / f"over_time_{head}.png")
+        paths += pictures.by_surroundings(table, head, target / f"surroundings_{head}.png")
+    paths.append(write_csv(pd.concat(tables), target / "errors.csv"))
+    run = job.results.predictions[best["init"], best["head"], best["budget"], best["seed"]]
+    wrong = mistakes(test, _event(run), run["threshold"], size, job.config.crops.classes)
+    paths.append(write_csv(wrong, target / "mistakes.csv"))
+    paths.append(_gallery(job, wrong, target / "mistakes.png"))
+    return log(job, "errors", paths)
+
+
+def surroundings(job: Job, crops: pd.DataFrame) -> pd.DataFrame:
+    """`tapray.insight.errors.crop_facts` of labelled crops."""
+    from tapray.insight.errors import crop_facts
+
+    places, movies = job.inputs.places, job.inputs.movies
+    events = {name: own.table[own.table["kind"] == "event"] for name, own in places.items()}
+    return crop_facts(crops, events, {name: m.shape for name, m in movies.items()}, job.config.crops.size)
+
+
+def _same(key: tuple[str, str, int, int], best: dict[str, Any]) -> bool:
+    return (key[0], key[2]) == (best["init"], best["budget"])
+
+
+def _event(run: Prediction) -> NDArray[np.float64]:
+    """(N,) calibrated probability of an event."""
+    fitted = Calibration(run["temperature"], tuple(run["bias"]))
+    return event_probability(fitted.apply(run["logits"]))
+
+
+def _gallery(job: Job, wrong: pd.DataFrame, path: Path) -> Path:
+    """Windows of both frames around each mistake, with masks where there are any, and attribution."""
+    from tapray.crops.normalise import frame_ranges, normalise
+    from tapray.insight.explain import window
+    from tapray.model.attribution import attribution
+    from tapray.model.weights import load_tap
+    from tapray.report.errors import gallery
+
+    intensity, side = job.config.crops.intensity, CONTEXT * job.config.crops.size
+    net, pairs, seen, outlines = load_tap(job.model), [], [], []
+    marks = {entry.name: job.inputs.outlines(entry) for entry in job.inputs.entries}
+    for name, t, t_end, y, x in wrong[["movie", "t", "t_end", "y", "x"]].itertuples(index=False, name=None):
+        movie = job.inputs.movies[name]
+        own = min(side, *movie.shape[1:]) // net.backbone.divisor * net.backbone.divisor
+        raw = np.concatenate([movie.read(at, at + 1) for at in (t, t_end)])
+        frames = window(normalise(raw, frame_ranges(raw, intensity), intensity), y, x, own)
+        seen.append(attribution(net, frames[None])[0])
+        pairs.append(frames if frames.ndim == 3 else frames.mean(axis=1))
+        outlines.append(np.stack([window(marks[name](at), y, x, own) for at in (t, t_end)]))
+    return gallery(wrong, pairs, outlines, seen, path)
+
+
+def log(job: Job, name: str, paths: list[Path]) -> dict[str, Any]:
+    """Keeps a stage's files in MLflow too; returns its facts."""
+    for path in paths:
+        job.tracker.artifact(job.run_id, path, name)
+    return {"files": [path.name for path in paths]}

@@ -1,0 +1,161 @@
+"""Pictures of attribution: whole frames with the regions that stand out, their insets, and a movie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import tifffile
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+from tapray.insight.explain import Stretch, window
+from tapray.report.figures import LOOK, ORANGE, SKY, save_picture
+from tapray.report.tables import beside
+
+Frames = NDArray[np.float32]
+GIF_SIDE = 480  # pixels, at most
+GIF_MS = 150  # milliseconds a frame
+CAM: dict[str, Any] = {"cmap": "magma", "vmin": 0, "alpha": 0.55}
+
+
+def overlay_figure(
+    frames: Frames,
+    cam: Frames,
+    regions: pd.DataFrame,
+    insets: Insets,
+    events: pd.DataFrame,
+    title: str,
+    path: Path,
+) -> Path:
+    """Both frames of a pair with attribution, numbered regions and annotated events, and the insets below.
+
+    Args:
+        frames: (2, H, W), shown from 0 to 1; cam: (H, W); regions: y, x.
+        events: y, x, radius of those that the frames show.
+    """
+    height, width = frames.shape[1:]
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(9, 9 * height / width / 2 + 5.2))
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(9 * height / width / 2, 4.6))[
+            :, 0
+        ]
+        top = float(cam.max()) or 1.0
+        for number, panel in enumerate(above.subplots(1, 2)):
+            panel.imshow(frames[number], cmap="gray", vmin=0, vmax=1)
+            if number == 0:
+                panel.imshow(cam, vmax=top, **CAM)
+            panel.set_axis_off()
+            panel.set_title(("frame t, with attribution", "frame t + delta")[number])
+            _mark(panel, regions, insets.size, events)
+        _insets(below, insets)
+        figure.suptitle(title)
+        return save_picture(figure, path)
+
+
+def _mark(panel: Axes, regions: pd.DataFrame, size: int, events: pd.DataFrame) -> None:
+    for number, (y, x) in enumerate(regions[["y", "x"]].to_numpy(), 1):
+        corner = (x - size / 2, y - size / 2)
+        panel.add_patch(Rectangle(corner, size, size, fill=False, ec=ORANGE, lw=1))
+        panel.annotate(str(number), corner, color=ORANGE, fontsize=8, va="bottom", annotation_clip=True)
+    for y, x, radius in events[["y", "x", "radius"]].to_numpy():
+        panel.add_patch(Circle((x, y), radius, fill=False, ec=SKY, lw=1, ls="--"))
+
+
+@dataclass(frozen=True)
+class Insets:
+    """Squares around regions, and what every way of attribution says of them.
+
+    frames: (n, 2, size, size); ways: (n, size, size) by name, drawn from 0 where nothing is below it, else
+    of either sign.
+    """
+
+    size: int
+    frames: Frames
+    ways: dict[str, Frames]
+
+    @classmethod
+    def around(
+        cls,
+        regions: pd.DataFrame,
+        size: int,
+        frames: Frames,
+        maps: Mapping[str, Frames],
+        others: Mapping[str, Frames],
+    ) -> Insets:
+        """frames: (2, H, W); maps: (H, W), to be cut; others: (n, size, size)."""
+        places = regions[["y", "x"]].to_numpy(int).tolist()
+        cut = {name: np.stack([window(own, y, x, size) for y, x in places]) for name, own in maps.items()}
+        return cls(size, np.stack([window(frames, y, x, size) for y, x in places]), {**cut, **others})
+
+
+def _insets(figure: Any, insets: Insets) -> None:
+    """A column a region: frame t, frame t + delta, and the first under each kind of attribution."""
+    axes = figure.subplots(2 + len(insets.ways), len(insets.frames), squeeze=False)
+    for row, name in enumerate(["t", "t + delta", *insets.ways]):
+        axes[row, 0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
+        for number, panel in enumerate(axes[row]):
+            panel.imshow(insets.frames[number, int(row == 1)], cmap="gray", vmin=0, vmax=1)
+            if name in insets.ways:
+                _shade(panel, insets.ways[name][number], insets.ways[name])
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+            if row == 0:
+                panel.set_title(str(number + 1), color=ORANGE)
+
+
+def _shade(panel: Axes, own: Frames, every: Frames) -> None:
+    """One scale for all squares where nothing is below 0; else each has its own, 0 in the middle."""
+    if every.min() >= 0:
+        panel.imshow(own, vmax=float(every.max()) or 1.0, **CAM)
+    else:
+        most = float(np.abs(own).max()) or 1.0
+        panel.imshow(own, cmap="coolwarm", vmin=-most, vmax=most, alpha=0.6)
+
+
+def enlarged(maps: Frames, shape: tuple[int, int], stride: int) -> Frames:
+    """Maps (n, h, w) at a place every `stride` pixels -> (n, H, W), bilinear."""
+    whole = (maps.shape[1] * stride, maps.shape[2] * stride)
+    found = F.interpolate(torch.from_numpy(maps)[:, None], whole, mode="bilinear")[:, 0]
+    values: Frames = found[:, : shape[0], : shape[1]].numpy()
+    return values
+
+
+def write_movies(
+    stretch: Stretch, frames: Frames, cam: Frames, folder: Path, pixel_size: float | None
+) -> list[Path]:
+    """attribution.tif, uint8 (P, H, W) of the first frames' attribution, 255 the 99.9 percentile of all, and
+    attribution.gif, the same over the frames.
+
+    Args:
+        frames, cam: (P, H, W).
+    """
+    top = float(np.quantile(cam, 0.999)) or 1.0
+    grey = (255 * (cam / top).clip(0, 1)).astype(np.uint8)
+    tiff, gif = folder / "attribution.tif", folder / "attribution.gif"
+    metadata: dict[str, Any] = {"axes": "TYX", "first_frame": stretch.first}
+    if pixel_size:
+        metadata |= {"spacing": pixel_size, "unit": "um"}
+    with beside(tiff) as part:
+        tifffile.imwrite(
+            part, grey, compression="zlib", photometric="minisblack", imagej=False, metadata=metadata
+        )
+    colours = (255 * mpl.colormaps["magma"](grey)[..., :3]).astype(np.uint8)
+    shown = (255 * frames.clip(0, 1)).astype(np.uint8)[..., None]
+    blended = np.maximum(shown, colours)
+    pictures = [Image.fromarray(frame) for frame in blended]
+    for picture in pictures:
+        picture.thumbnail((GIF_SIDE, GIF_SIDE))
+    with beside(gif) as part:
+        pictures[0].save(part, save_all=True, append_images=pictures[1:], duration=GIF_MS, loop=0)
+    return [tiff, gif]

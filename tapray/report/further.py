@@ -1,0 +1,110 @@
+"""The parts of a page that look further: calibration by other ways, errors, attribution, how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from tapray.config import Init
+
+_SCORES = {
+    "ece": "ECE",
+    "ece_equal_mass": "ECE, bins of equal mass",
+    "ece_top_label": "ECE of the likeliest class",
+    "mce": "MCE",
+    "nll": "NLL",
+    "brier": "Brier",
+    "brier_reliability": "its reliability",
+    "brier_resolution": "its resolution",
+}
+_PARTS = {"train": "training part", "test": "test part"}
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---:"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def methods(calibration: pd.DataFrame) -> str:
+    """Every way to calibrate, of the pretrained arm at its largest budget; `calibration_table` gives it."""
+    inits = list(dict.fromkeys(calibration["init"]))
+    init = Init.TAP.value if Init.TAP in inits else inits[0]
+    own = calibration[calibration["init"] == init]
+    own = own[own["budget"] == own["budget"].max()]
+    rows = []
+    for (head, method), cell in own.groupby(["head", "method"], sort=False):
+        by_metric = cell.set_index("metric")
+        ece = by_metric.loc["ece"]
+        change = f"{ece['change']:+.3f} [{ece['change_low']:+.3f}, {ece['change_high']:+.3f}]"
+        others = [f"{by_metric.loc[name, 'value']:.3f}" for name in _SCORES if name != "ece"]
+        rows.append((head, method.replace("_", " and "), _with_interval(ece.to_dict()), change, *others))
+    header = ("head", "fitted on validation", "ECE", "change of ECE", *list(_SCORES.values())[1:])
+    return (
+        f"### Other ways to calibrate\n\n`{init}` at {own['budget'].iloc[0]} labels. Saved models have "
+        "temperature and bias. Intervals are over seeds and blocks of the test set.\n\n"
+        f"{table(header, rows)}\n\n![reliability before and after calibration](reliability.png)"
+    )
+
+
+def errors(found: pd.DataFrame) -> str:
+    """Errors over time and by what is near, and the gallery."""
+    first = found.iloc[0]
+    text = [
+        f"## Errors\n\n`{first['init']}` at {first['budget']} labels, at the threshold chosen on validation. "
+        "Errors that gather in some frames point at the recording; those that gather near events at "
+        "labels that begin or end too late."
+    ]
+    for head in dict.fromkeys(found["head"]):
+        text.append(f"![{head} head, errors over time](over_time_{head}.png)")
+        text.append(f"![{head} head, errors by what is near](surroundings_{head}.png)")
+    text.append(
+        "### The most confident mistakes\n\nOf the saved model, on the test part: both frames, and the "
+        "second with the attribution of the pretrained net. `errors/mistakes.csv` holds them as an event "
+        "table: give a row its class and a quality that counts, and name the file as an annotation."
+    )
+    text.append("![mistakes](mistakes.png)")
+    return "\n\n".join(text)
+
+
+def attribution(numbers: pd.DataFrame) -> str:
+    """What attribution finds, in numbers and pictures."""
+    rows = []
+    for key, own in numbers.groupby(["part", "way", "net"], sort=False):
+        part, way, net = map(str, key)
+        values = own.set_index("metric").to_dict("index")
+        shares = [f"{values[name]['value']:.2%}" for name in ("mass_share", "area_share")]
+        found = [_with_interval(values[name]) for name in ("enrichment", "auc")]
+        alike = values.get("rank_correlation_with_random")
+        like = f"{alike['value']:.2f}" if alike else ""
+        rows.append((_PARTS[part], way.replace("_", "-"), net, *shares, *found, like))
+    near = ("of it near events", "of the ground near events")
+    header = ("part", "attribution", "net", *near, "ratio", "AUC", "like a net of chance")
+    text = (
+        "### Where the order in time is read\n\nOn whole frames, without labels. `evidence` is what every "
+        "place adds to the arrow's logit, exactly; `grad-cam` the published way, at the same features. Near "
+        "an event is within its annotated radius; AUC is the chance that a place near an event has more "
+        "attribution than another. Beside it a net of chance: where both are alike (rank correlation near "
+        "1), a map shows the picture, not what was learned. Where not every event is annotated, the ratio is "
+        "too low."
+    )
+    pictures = {
+        "test part": "attribution_test.png",
+        "training part": "attribution_train.png",
+        "attribution over time": "attribution.gif",
+        "dense features as colours": "features_test.png",
+        "map of the test crops": "crop_map.png",
+    }
+    shown = (f"![{name}]({file})" for name, file in pictures.items())
+    return "\n\n".join([text, table(header, rows), *shown])
+
+
+def about(told: Mapping[str, str]) -> list[str]:
+    """How the report was made: a block of text for each title."""
+    return [f"## {title}\n\n```\n{text.strip()}\n```" for title, text in told.items()]
+
+
+def _with_interval(row: Mapping[Any, Any]) -> str:
+    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

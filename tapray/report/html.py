@@ -1,0 +1,62 @@
+"""A page of Markdown as one HTML file that holds its pictures and needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+_KINDS = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif"}
+_STYLE = """
+:root { color-scheme: light; }
+body { margin: 0 auto; padding: 1rem; max-width: 62rem; font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a;
+  background: #fff; }
+h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
+nav { font-size: 0.9rem; } nav a { margin-right: 1rem; white-space: nowrap; }
+a { color: #0072b2; }
+img { max-width: 100%; height: auto; }
+code, pre { font: 0.85rem/1.4 ui-monospace, monospace; background: #f4f4f4; }
+pre { padding: 0.7rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #e3e3e3; }
+th { vertical-align: bottom; }
+@media print { body { max-width: none; font-size: 10pt; } nav { display: none; } table { font-size: 7pt; }
+  img, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } .wide { overflow: visible; } }
+"""
+
+
+def to_html(title: str, text: str, folders: Sequence[Path]) -> str:
+    """Pictures are looked up by name in folders, as SVG where there is one; what is not there is left out.
+
+    Args:
+        text: Markdown with one heading of first rank; its second ranks become the table of contents.
+    """
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    body = re.sub(
+        r'<p><img src="([^"]+)" alt="([^"]*)" /></p>', lambda m: _picture(m[1], m[2], folders), body
+    )
+    body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    titles = re.findall(r"<h2>(.*?)</h2>", body)
+    for number, name in enumerate(titles):
+        body = body.replace(f"<h2>{name}</h2>", f'<h2 id="part-{number}">{name}</h2>', 1)
+    contents = " ".join(f'<a href="#part-{number}">{name}</a>' for number, name in enumerate(titles))
+    body = body.replace("</h1>", f"</h1><nav>{contents}</nav>", 1)
+    head = (
+        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
+    )
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+def _picture(name: str, alt: str, folders: Sequence[Path]) -> str:
+    drawn = [folder / f"{Path(name).stem}.svg" for folder in folders]
+    path = next((path for path in (*drawn, *(folder / name for folder in folders)) if path.is_file()), None)
+    if path is None:
+        return ""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<p><img alt="{alt}" src="data:{_KINDS[path.suffix]};base64,{data}"></p>'

@@ -1,0 +1,85 @@
+"""Where attribution is looked at, and what stands out there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tapray.crops.draw import Region
+from tapray.data.movies import open_movie
+from tapray.insight.explain import INSETS, PAIRS, WAYS, attribution_maps, stretches, strongest_regions, window
+from tapray.model.attribution import attribution
+from tapray.model.tap import TapNet, initialise
+
+FIELD = Region("m", 0, 100, 0, 0, 60, 80)
+
+
+def places(*events: tuple[int, float, float]) -> dict[str, pd.DataFrame]:
+    rows = [("event", t, t + 1, y, x, 10.0) for t, y, x in events]
+    rows.append(("negative", 50, 50, 30.0, 30.0, 10.0))
+    return {"m": pd.DataFrame(rows, columns=["kind", "t", "t_end", "y", "x", "radius"])}
+
+
+def test_a_stretch_holds_most_events_and_knows_them_in_its_own_pixels() -> None:
+    region = Region("m", 0, 100, 20, 10, 60, 80)
+    known = places((5, 30, 30), (60, 30, 30), (70, 40, 50), (75, 10, 50))  # the last above the region
+    (found,) = stretches([region], known, 1)
+    assert found.pairs == PAIRS
+    assert found.first <= 60
+    assert found.first + found.pairs > 70
+    assert found.events[["t", "y", "x"]].to_numpy().tolist() == [[5, 10, 20], [60, 10, 20], [70, 20, 40]]
+    inside = found.inside((20, 35), 2)
+    assert inside.shape == (PAIRS, 20, 35)
+    shown = found.times[inside.any(axis=(1, 2))]
+    assert shown.tolist() == [60, 70]
+
+
+def test_pairs_are_shared_among_the_regions_with_most_events() -> None:
+    regions = [Region("m", start, start + 8, 0, 0, 60, 80) for start in range(0, 80, 8)]
+    known = places(*[(t, 30, 30) for t in (9, 10, 33, 65)])
+    found = stretches(regions, known, 2)
+    assert [own.region.start for own in found][:3] == [8, 32, 64]
+    assert all(own.pairs == min(PAIRS // len(found), 6) for own in found)
+    assert all(own.first + own.pairs + 2 <= own.region.stop for own in found)
+
+
+def test_maps_of_a_region_are_those_of_its_frames(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (6, 48, 64)).astype(np.uint8)
+    np.save(tmp_path / "m.npy", frames)
+    movie = open_movie(tmp_path / "m.npy", "m")
+    net = TapNet("unet-8s2")
+    initialise(net, torch.Generator().manual_seed(0))
+    (stretch,) = stretches([Region("m", 0, 6, 0, 0, 48, 64)], places((2, 20, 20)), 2)
+    told: list[None] = []
+    maps = attribution_maps(net, movie, stretch, "linear", lambda: told.append(None))
+    assert {way: own.shape for way, own in maps.items()} == dict.fromkeys(WAYS, (4, 24, 32))
+    assert min(own.min() for own in maps.values()) >= 0
+    assert len(told) == 4
+    pair = np.stack([stretch.frame(movie, t, "linear") for t in (1, 3)])
+    whole = attribution(net, pair[None])[0]
+    small = maps["evidence"][1]
+    halved = whole.reshape(24, 2, 32, 2).mean(axis=(1, 3))
+    assert np.corrcoef(halved.ravel(), small.ravel())[0, 1] > 0.9
+
+
+def test_regions_that_stand_out_lie_apart() -> None:
+    cam = np.random.default_rng(0).random((50, 60)).astype(np.float32)
+    cam[20, 30] = 5
+    found = strongest_regions(cam, 16, 2)
+    assert len(found) == INSETS
+    assert found["attribution"].is_monotonic_decreasing
+    assert found[["y", "x"]].iloc[0].tolist() == pytest.approx([40.5, 60.5], abs=0.5)
+    apart = np.abs(found[["y", "x"]].to_numpy()[:, None] - found[["y", "x"]].to_numpy()).max(axis=-1)
+    assert apart[~np.eye(INSETS, dtype=bool)].min() > 8
+    assert strongest_regions(np.zeros((20, 20), np.float32), 16, 2).empty
+
+
+def test_windows_move_inwards_at_borders() -> None:
+    image = np.arange(5 * 10 * 12).reshape(5, 10, 12)
+    assert window(image, 0, 0, 4)[0, 0, 0] == 0
+    assert (window(image, 9, 11, 4) == image[..., 6:, 8:]).all()
+    assert (window(image, 5, 6, 4) == image[..., 3:7, 4:8]).all()

@@ -1,0 +1,69 @@
+"""The gallery shows each mistake once, the most confident first, and can be read as an event table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tapray.config import Annotation
+from tapray.data.movies import open_movie
+from tapray.data.tables import read_event_table
+from tapray.insight.mistakes import MISTAKE_COLUMNS, MOST, mistakes
+
+
+def made(n: int = 200) -> tuple[pd.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(0)
+    crops = pd.DataFrame(
+        {
+            "movie": "m",
+            "t": rng.integers(0, 9, n),
+            "delta": 1,
+            "y": rng.integers(0, 40, n),
+            "x": rng.integers(0, 40, n),
+            "label": rng.random(n) < 0.2,
+            "group": np.arange(n) // 2,
+        }
+    ).astype({"label": int})
+    return crops, rng.random(n)
+
+
+def test_the_most_confident_come_first_and_no_group_twice() -> None:
+    crops, event = made()
+    table = mistakes(crops, event, 0.6, 16, 2)
+    assert list(table.columns) == MISTAKE_COLUMNS
+    wrong = table.groupby("mistake")
+    assert wrong.size().to_dict() == {"false positive": MOST, "false negative": MOST}
+    positives = table[table["mistake"] == "false positive"]
+    assert positives["probability"].is_monotonic_decreasing
+    assert positives["probability"].iloc[0] == event[crops["label"] == 0].max()
+    assert set(positives["class"]) == {"none"}
+    missed = table[table["mistake"] == "false negative"]
+    assert missed["probability"].is_monotonic_increasing
+    assert missed["probability"].iloc[0] == event[crops["label"] == 1].min()
+    assert set(missed["class"]) == {"event"}
+    for _, row in table.iterrows():
+        own = crops[(crops["t"] == row["t"]) & (crops["y"] == row["top"]) & (crops["x"] == row["left"])]
+        assert len(own) >= 1
+        assert row["y"] == row["top"] + 8
+
+
+def test_without_mistakes_the_table_is_empty() -> None:
+    crops, _ = made()
+    table = mistakes(crops, crops["label"].to_numpy(float), 0.5, 16, 2)
+    assert table.empty
+    assert list(table.columns) == MISTAKE_COLUMNS
+
+
+def test_what_is_confirmed_counts_as_annotation(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", np.zeros((10, 60, 60), np.uint8))
+    movie = open_movie(tmp_path / "m.npy", "m")
+    crops, event = made()
+    table = mistakes(crops, event, 0.6, 16, 2)
+    table.loc[0, ["class", "quality"]] = ["division", "certain"]
+    table.to_csv(tmp_path / "events.csv", index=False)
+    annotation = Annotation.model_validate({"kind": "event_table", "path": tmp_path / "events.csv"})
+    places = read_event_table(annotation, "m", movie)
+    assert (places["kind"] == "event").sum() == 1
+    assert (places["kind"] == "unknown").sum() == len(table) - 1
