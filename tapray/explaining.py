@@ -16,12 +16,20 @@ from tapray.config import Init, Layer, Role
 from tapray.context import Job
 from tapray.crops.collect import Inputs
 from tapray.distributed.aside import aside
-from tapray.insight.detection import bin_edges, detection_table, likeness, tallies
-from tapray.insight.explain import WAYS, Stretch, attribution_maps, stretches, strongest_regions, window
+from tapray.insight.detection import bin_edges, detection_table, likeness, shown, tallies
+from tapray.insight.explain import (
+    WAYS,
+    Stretch,
+    attribution_maps,
+    grey,
+    stretches,
+    strongest_regions,
+    whole_frame,
+    window,
+)
 from tapray.insight.maps import FEWEST, as_colours, crop_map
 from tapray.insights import log, surroundings
 from tapray.model.attribution import integrated_gradients, occlusion
-from tapray.model.dense import dense_features, halo
 from tapray.model.encoders import build_encoder
 from tapray.model.tap import TapNet
 from tapray.model.weights import load_tap
@@ -112,17 +120,17 @@ class Look:
         seen = {way: enlarged(own[way][number][None], stretch.shape, stride)[0] for way in WAYS}
         regions = strongest_regions(own["evidence"][number], size, stride)
         others = _others(net, frames, regions, size)
-        insets = Insets.around(regions, size, _grey(frames), seen, others)
-        events = stretch.events
-        events = events[np.maximum(events["t"], t) < np.minimum(events["t_end"], last)]
+        insets = Insets.around(regions, size, grey(frames), seen, others)
+        events = shown(stretch.events, t, stretch.delta)
         where = f"{stretch.region.movie}, t = {t}"
         title = f"{role.value} part, {where}: the regions that stand out (boxes), annotated events (circles)"
         path = folder / f"attribution_{role.value}.png"
-        overlay_figure(_grey(frames), seen["evidence"], regions, insets, events, title, path)
+        overlay_figure(grey(frames), seen["evidence"], regions, insets, events, title, path)
         r = stretch.region
         table = regions.assign(movie=r.movie, t=t, y=regions["y"] + r.top, x=regions["x"] + r.left)
-        colours, beside = as_colours(_dense(net, frames[0])), folder / f"features_{role.value}.png"
-        colours_figure(_grey(frames)[0], colours, where, beside)
+        colours = as_colours(whole_frame(net, frames[0]).numpy())
+        beside = folder / f"features_{role.value}.png"
+        colours_figure(grey(frames)[0], colours, where, beside)
         return [path, write_csv(table, path.with_suffix(".csv")), beside]
 
     def films(self, net: TapNet, maps: Maps, folder: Path) -> list[Path]:
@@ -131,13 +139,7 @@ class Look:
         frames = np.stack([self.frame(stretch, int(t)) for t in stretch.times])
         cam = enlarged(own["evidence"], stretch.shape, net.backbone.stride)
         pixel = self.inputs.movies[stretch.region.movie].pixel_size
-        return write_movies(stretch, _grey(frames), cam, folder, pixel)
-
-
-def _grey(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, h, w) of frames (n, h, w) or (n, C, h, w)."""
-    grey: NDArray[np.float32] = frames if frames.ndim == 3 else frames.mean(axis=1)
-    return grey
+        return write_movies(stretch, grey(frames), cam, folder, pixel)
 
 
 def _others(
@@ -148,12 +150,6 @@ def _others(
     given = torch.from_numpy(np.stack(crops))
     ways = {"integrated_gradients": integrated_gradients, "occlusion": occlusion}
     return {name: way(net, given)[:, 0].numpy() for name, way in ways.items()}
-
-
-def _dense(net: TapNet, frame: NDArray[np.float32]) -> NDArray[np.float32]:
-    backbone, given = net.backbone, torch.from_numpy(frame)
-    found = dense_features(net.features, given, backbone.stride, backbone.divisor, halo(net.preset))
-    return np.asarray(found)
 
 
 def _crop_map(job: Job) -> Callable[[Path], Sequence[Path]]:

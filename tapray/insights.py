@@ -87,7 +87,7 @@ def _event(run: Prediction) -> NDArray[np.float64]:
 def _gallery(job: Job, wrong: pd.DataFrame, path: Path) -> Path:
     """Windows of both frames around each mistake, with masks where there are any, and attribution."""
     from tapray.crops.normalise import frame_ranges, normalise
-    from tapray.insight.explain import window
+    from tapray.insight.explain import grey, window
     from tapray.model.attribution import attribution
     from tapray.model.weights import load_tap
     from tapray.report.errors import gallery
@@ -101,7 +101,7 @@ def _gallery(job: Job, wrong: pd.DataFrame, path: Path) -> Path:
         raw = np.concatenate([movie.read(at, at + 1) for at in (t, t_end)])
         frames = window(normalise(raw, frame_ranges(raw, intensity), intensity), y, x, own)
         seen.append(attribution(net, frames[None])[0])
-        pairs.append(frames if frames.ndim == 3 else frames.mean(axis=1))
+        pairs.append(grey(frames))
         outlines.append(np.stack([window(marks[name](at), y, x, own) for at in (t, t_end)]))
     return gallery(wrong, pairs, outlines, seen, path)
 

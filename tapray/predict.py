@@ -25,12 +25,11 @@ from tapray.crops.draw import Region
 from tapray.crops.normalise import frame_ranges, normalise
 from tapray.crops.splits import whole
 from tapray.data.movies import Movie
+from tapray.data.places import CLASS_NAMES
 from tapray.detector import Detector
 from tapray.errors import UserError
 from tapray.model.dense import dense_features, halo
 from tapray.study.fit import in_batches
-
-CLASS_NAMES = {2: ("none", "event"), 3: ("none", "division", "death")}
 
 
 def predict(

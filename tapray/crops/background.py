@@ -29,12 +29,20 @@ def holds_foreground(crops: pd.DataFrame, foreground: Foreground, size: int) -> 
     out = np.zeros(len(crops), dtype=bool)
     for t in np.unique(np.concatenate([first, second])):
         rows = np.flatnonzero((first == t) | (second == t))
-        own = foreground(int(t)).astype(np.int64)
-        total = np.pad(own.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-        top, left, bottom, right = y[rows], x[rows], y[rows] + size, x[rows] + size
-        area = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
-        out[rows] |= area >= SHARE * size**2
+        out[rows] |= areas(foreground(int(t)), y[rows], x[rows], size) >= SHARE * size**2
     return out
+
+
+def areas(
+    mask: NDArray[np.bool_], top: NDArray[np.int64], left: NDArray[np.int64], size: int
+) -> NDArray[np.int64]:
+    """(n,) pixels of a mask (H, W) in the squares of that size with these corners."""
+    total = np.pad(mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
+    bottom, right = top + size, left + size
+    found: NDArray[np.int64] = (
+        total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
+    )
+    return found
 
 
 def bright(frame: NDArray[Any]) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 PLACE_COLUMNS = ("kind", "event_id", "label", "t", "t_end", "y", "x", "radius", "frame_slack", "slack")
 LABELS = {"none": 0, "event": 1, "division": 1, "death": 2}  # event: of a model of two classes
+CLASS_NAMES = {2: ("none", "event"), 3: ("none", "division", "death")}  # of models, by number of classes
 DEFAULT_RADIUS = (
     16.0  # px, where an annotation says none: a dividing HeLa cell and both daughters at 0.645 um/px
 )

@@ -17,6 +17,11 @@ SCORES = ("mass_share", "area_share", "enrichment", "auc")
 FloatArray = NDArray[np.float64]
 
 
+def shown(events: pd.DataFrame, t: int, delta: int) -> pd.DataFrame:
+    """The events that frames t to t + delta show in part."""
+    return events[np.maximum(events["t"], t) < np.minimum(events["t_end"], t + delta)]
+
+
 def near_events(
     events: pd.DataFrame, t: int, delta: int, shape: tuple[int, int], stride: int
 ) -> NDArray[np.bool_]:
@@ -26,7 +31,7 @@ def near_events(
         events: t, t_end, y, x, radius in pixels of the map's frame.
         shape: of the map; stride: pixels from place to place.
     """
-    own = events[np.maximum(events["t"], t) < np.minimum(events["t_end"], t + delta)]
+    own = shown(events, t, delta)
     y, x = (stride * (np.arange(n) + 0.5) - 0.5 for n in shape)
     inside = np.zeros(shape, bool)
     for at_y, at_x, radius in own[["y", "x", "radius"]].to_numpy(float):

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tapray.crops.background import areas
+from tapray.data.places import CLASS_NAMES
 from tapray.study.statistics import bands, draws
 
 FRAME_BINS = 20
 RESAMPLES = 1000
-KINDS = ("none", "division", "death")
+KINDS = CLASS_NAMES[3]
 OUTCOMES = ("true_positive", "false_positive", "false_negative", "true_negative")
 SHARES = (*OUTCOMES, "positive", "negative")
 RATES = {"false_positive_rate": (1, 5), "miss_rate": (2, 4)}  # of SHARES, one over the other
@@ -89,11 +91,8 @@ def covered(crops: pd.DataFrame, foreground: Foreground, size: int) -> FloatArra
     order = crops.reset_index(drop=True)
     for _, own in order.groupby(["movie", "t"]):
         movie, t = str(own["movie"].iloc[0]), int(own["t"].iloc[0])
-        total = np.pad(foreground(movie, t).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-        top, left = own["y"].to_numpy(), own["x"].to_numpy()
-        bottom, right = top + size, left + size
-        area = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
-        out[own.index] = area / size**2
+        own_areas = areas(foreground(movie, t), own["y"].to_numpy(), own["x"].to_numpy(), size)
+        out[own.index] = own_areas / size**2
     return out
 
 

@@ -92,17 +92,21 @@ def attribution_maps(
 
     evidence: its size; grad_cam: that of the first frame, as published.
     """
-    backbone, kept = net.eval().backbone, deque[torch.Tensor](maxlen=stretch.delta + 1)
-    beyond, maps = halo(net.preset), dict[str, list[torch.Tensor]]()
+    kept, maps = deque[torch.Tensor](maxlen=stretch.delta + 1), dict[str, list[torch.Tensor]]()
     for t in range(stretch.first, stretch.first + stretch.pairs + stretch.delta):
-        frame = torch.from_numpy(stretch.frame(movie, t, intensity))
-        kept.append(dense_features(net.features, frame, backbone.stride, backbone.divisor, beyond))
+        kept.append(whole_frame(net, stretch.frame(movie, t, intensity)))
         if len(kept) > stretch.delta:
             pair = torch.stack([kept[0], kept[-1]])[None]
             maps.setdefault("evidence", []).append(evidence(net, pair)[0].abs())
             maps.setdefault("grad_cam", []).append(grad_cam(net, pair)[0, 0])
             tell()
     return {way: torch.stack(own).numpy() for way, own in maps.items()}
+
+
+def whole_frame(net: TapNet, frame: NDArray[np.float32]) -> torch.Tensor:
+    """Dense features (32, h, w) of a frame (H, W) or (C, H, W), normalised; the net is left in eval mode."""
+    backbone, given = net.eval().backbone, torch.from_numpy(frame)
+    return dense_features(net.features, given, backbone.stride, backbone.divisor, halo(net.preset))
 
 
 def strongest_regions(cam: NDArray[np.float32], size: int, stride: int) -> pd.DataFrame:
@@ -124,3 +128,9 @@ def window(image: NDArray[np.float32], y: int, x: int, size: int) -> NDArray[np.
         for at, full in zip((y, x), image.shape[-2:], strict=True)
     )
     return image[..., top : top + size, left : left + size]
+
+
+def grey(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, h, w) of frames (n, h, w) or (n, C, h, w): the mean of the channels."""
+    found: NDArray[np.float32] = frames if frames.ndim == 3 else frames.mean(axis=1)
+    return found

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tapray.data.places import CLASS_NAMES
+
 MOST = 8  # of each kind
 MISTAKE_COLUMNS = [
     *("mistake", "movie", "t", "y", "x", "class", "quality", "t_end", "radius", "probability"),
     *("top", "left"),
 ]
-CLASSES = {2: ("none", "event"), 3: ("none", "division", "death")}
 
 
 def mistakes(
@@ -29,7 +30,7 @@ def mistakes(
         classes: of the labels.
     """
     truth, found = crops["label"].to_numpy() > 0, event >= threshold
-    names = np.array(CLASSES[classes])
+    names = np.array(CLASS_NAMES[classes])
     table = pd.DataFrame(
         {
             "mistake": np.where(truth, "false negative", "false positive"),

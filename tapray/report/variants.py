@@ -11,6 +11,7 @@ import yaml
 from scipy.stats import ttest_ind
 
 from tapray.atomic import atomic_write
+from tapray.report import further
 from tapray.report.tables import ordered, write_csv
 from tapray.study.statistics import interval
 
@@ -76,12 +77,7 @@ def _shown(table: pd.DataFrame, between: str) -> pd.DataFrame:
 def to_markdown(table: pd.DataFrame) -> str:
     """A Markdown table, mean ± standard deviation."""
     shown = _shown(table, " ± ")
-    lines: list[list[str]] = [
-        [str(name) for name in shown],
-        ["---:"] * len(shown.columns),
-        *shown.to_numpy().tolist(),
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return further.table([str(name) for name in shown], shown.to_numpy().tolist()) + "\n"
 
 
 def to_latex(table: pd.DataFrame) -> str:

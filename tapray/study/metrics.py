@@ -112,10 +112,16 @@ class Bins:
         return float(np.abs(self.probability - self.events).sum() / self.count.sum())
 
 
+def bin_index(values: FloatArray, edges: FloatArray) -> NDArray[np.int64]:
+    """(N,) the bin between rising edges; a value on an edge belongs to the bin above it."""
+    found: NDArray[np.int64] = (np.searchsorted(edges, values, side="right") - 1).clip(0, len(edges) - 2)
+    return found
+
+
 def calibration_bins(event: FloatArray, is_event: NDArray[np.bool_], n_bins: int = N_BINS) -> Bins:
     """Bins event probabilities (N,) with their truth (N,); reliability diagram and ECE come from here."""
     edges = np.linspace(0, 1, n_bins + 1)
-    index = (np.searchsorted(edges, event, side="right") - 1).clip(0, n_bins - 1)
+    index = bin_index(event, edges)
     weights = (None, np.asarray(event, dtype=np.float64), np.asarray(is_event, dtype=np.float64))
     count, probability, events = (np.bincount(index, w, n_bins).astype(np.float64) for w in weights)
     return Bins(count, probability, events, index.astype(np.int64))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-from tapray.study.metrics import N_BINS, event_probability
+from tapray.study.metrics import N_BINS, bin_index, event_probability
 
 FloatArray = NDArray[np.float64]
 SCORES = [
@@ -40,7 +40,7 @@ def block_sums(
     mass = np.quantile(event, np.linspace(0, 1, N_BINS + 1))
     columns = []
     for values, correct, edges in ((event, truth, width), (event, truth, mass), (top, right, width)):
-        bins = (np.searchsorted(edges, values, side="right") - 1).clip(0, N_BINS - 1)
+        bins = bin_index(values, edges)
         columns += [_by_bin(weights, blocks, bins) for weights in (np.ones(len(values)), values, correct)]
     likelihood = probabilities[np.arange(len(labels)), labels].clip(np.finfo(np.float64).eps, 1.0)
     losses = np.stack([np.ones(len(event)), -np.log(likelihood), (event - truth) ** 2], axis=1)
