@@ -116,6 +116,7 @@ def step(repeats: int, names: list[str]) -> dict[str, Any]:
     rate = matrix_rate(max(repeats, 5))
     figures["matrix_gflops"] = rate / 1e9
     for size, batch in ((48, 16), (96, 8)):
+        torch._dynamo.reset()  # else the second size would be compiled for sizes of any kind
         needed = operations(size)  # a pair
         arms = {name: ours(size, batch, **OPTIONS[name]) for name in names}
         found = rounds({"published": published(size, batch), **arms}, repeats)
