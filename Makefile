@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Byte-code of the environment saves Ray seconds per process; never switch it off here.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-faults check docs pins clean
+.PHONY: demo test test-fast test-faults test-cluster test-images check docs pins clean
 
 demo: $(READY)
 	$(BIN)/tapray demo
@@ -26,6 +26,12 @@ test-fast: $(READY)  ## without Ray, MLflow and whole jobs
 test-faults: $(READY)  ## what dies while pretraining or a study goes on costs nothing; a full disk needs root
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.study_faults
+
+test-cluster: $(READY)  ## machines, links and services of a cluster die; needs root, names the packages it needs
+	$(BIN)/python -m benchmarks.cluster_faults
+
+test-images:  ## the images, built by buildah; as root
+	docker/prove.sh
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -103,8 +103,8 @@ MEANINGS = {
     "RayConfig.max_failures": "restarts of pretraining from its last checkpoint after a worker died",
     "RayConfig.concurrent_trials": "trials of the study at a time, a CPU each",
     "JobConfig.name": "name of the job, of its MLflow run and, by default, of its run folder",
-    "JobConfig.out": "run folder, relative to the working directory; of a study file that names none: "
-    "`runs/<name>`",
+    "JobConfig.out": "run folder, relative to the working directory, on a cluster on storage that all "
+    "machines mount; of a study file that names none: `runs/<name>`",
     "JobConfig.seed": "of the crops, the pretraining and the search; final runs count seeds from 0",
     "JobConfig.movies": "your movies; give one of these, `collection` and `simulate`",
     "JobConfig.simulate": "simulated movies instead; `{}` for all defaults",
@@ -140,11 +140,10 @@ field then share one. Where movies are cut (`time_block`, `tile`), one with a `r
 a whole. `condition` goes into `shard/manifest.json` and is not used otherwise.
 """
 CLUSTER = """
-Where the job runs is decided here alone. Without `address` each command starts Ray on this machine
-and ends it. With `address` (for example `auto`, or `HOST:6379`) it joins a cluster that runs already.
-Then every node needs the same Python environment, and the run folder and the movies must lie on a
-file system that all nodes see under the same path. Ray's token authentication is switched on
-(`RAY_AUTH_MODE=token`) unless the variable is set to something else. `RAY_ADDRESS` is not read.
+Without `address`, and without `RAY_ADDRESS` in the environment, each command starts Ray on this machine and
+ends it. With either (for example `auto`, or `HOST:6379`) it joins a cluster that runs already:
+[On a cluster](cluster.md). Ray's token authentication is switched on (`RAY_AUTH_MODE=token`) unless the
+variable is set to something else.
 """
 GPU = """
 On a GPU set `ray.use_gpu: true`, `ray.train_workers` to the number of GPUs, and here `precision: bf16`,

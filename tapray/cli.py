@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+jobs = typer.Typer(help="Jobs on a Ray cluster.", no_args_is_help=True)
+app.add_typer(jobs, name="jobs")
+
 _INTERRUPTED = 130
 _USERS_FAULTS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, *FULL_DISK)
 
@@ -38,6 +41,9 @@ Channel = Annotated[
     list[int] | None, typer.Option(help="Channel, of several: 0, 1... (repeatable: seen together).")
 ]
 Plane = Annotated[int | None, typer.Option(help="Plane of a z-stack: 0, 1...")]
+_ADDRESS = "http://127.0.0.1:8265"
+Address = Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard.")]
+JobName = Annotated[str, typer.Argument(help="Name of the job, as submit and jobs list tell it.")]
 Progress = Annotated[str, typer.Option(help="rich, quiet or json (one JSON object a line).")]
 
 
@@ -171,6 +177,74 @@ def demo(
 
 
 @app.command()
+def submit(
+    study: Study,
+    address: Address = _ADDRESS,
+    out: Out = None,
+    force: Force = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Send it and leave.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Send it again whenever the job or the cluster dies.")
+    ] = False,
+    progress: Progress = "rich",
+) -> None:
+    """The whole job on a Ray cluster; continues where it was interrupted."""
+    from tapray.configfile import sent_study
+    from tapray.distributed.jobs import Cluster, see_through
+
+    variants, folder = sent_study(study, out)
+    reporter = _reporter(progress)
+    if detach:
+        name = Cluster(address).submit(variants, folder, force or [])
+        reporter.say(f"job {name}; follow it with: tapray jobs logs {name} --follow")
+    else:
+        see_through(address, variants, folder, force or [], reporter, wait=wait)
+
+
+@jobs.command("list")
+def jobs_list(address: Address = _ADDRESS, progress: Progress = "rich") -> None:
+    """The cluster's tapray jobs, the latest first."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tapray.distributed.jobs import Cluster, row
+
+    table = Table("job", "status", "started", "run folder", "message")
+    for details in Cluster(address).jobs():
+        table.add_row(*map(escape, row(details)))
+    _reporter(progress).table(table)
+
+
+@jobs.command("status")
+def jobs_status(job: JobName, address: Address = _ADDRESS) -> None:
+    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+    from tapray.distributed.jobs import Cluster
+
+    print(Cluster(address).details(job).status.value)
+
+
+@jobs.command("logs")
+def jobs_logs(
+    job: JobName,
+    address: Address = _ADDRESS,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
+    progress: Progress = "rich",
+) -> None:
+    """What a job has told so far."""
+    from tapray.distributed.jobs import Cluster
+
+    Cluster(address).show(job, _reporter(progress), follow=follow)
+
+
+@jobs.command("stop")
+def jobs_stop(job: JobName, address: Address = _ADDRESS) -> None:
+    """Ends a job; submitted again, it continues."""
+    from tapray.distributed.jobs import Cluster
+
+    Cluster(address).stop(job)
+
+
+@app.command()
 def simulate(
     folder: Annotated[Path, typer.Argument(help="New folder for the movies and their truth.")],
     movies: Annotated[int, typer.Option(help="Number of fields of view.")] = 4,
@@ -291,9 +365,11 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """MLflow's comparison page on the runs' store."""
-    from tapray.tracking import serve
+    from tapray.comparison import page
+    from tapray.tracking import experiment_id, serve
 
-    command = serve(_store_of(runs), port)
+    store, experiment = _store_of(runs)
+    command = serve(store, port)
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -301,21 +377,22 @@ def ui(
         except OSError as error:
             fault = f"cannot be opened ({error.strerror})"
             raise UserError(fault, where=f"--port {port}", todo="give another port") from None
-    print(f"http://127.0.0.1:{port}", flush=True)
+    print(page(f"http://127.0.0.1:{port}", experiment_id(store, experiment)), flush=True)
     os.execvp(command[0], command)
 
 
-def _store_of(runs: Path) -> str:
-    """The address of the store that a run folder, or a folder of run folders, was logged to."""
+def _store_of(runs: Path) -> tuple[str, str]:
+    """Address and experiment of the store that a run folder, or a folder of them, was logged to."""
+    from tapray.config import TrackingConfig
     from tapray.configfile import load_config
 
-    settings = runs / "config.yaml"
-    if settings.is_file() and (uri := load_config(settings).tracking.uri):
-        if "***@" in uri:
+    settings, tracking = runs / "config.yaml", TrackingConfig()
+    if settings.is_file():
+        tracking = load_config(settings).tracking
+        if tracking.uri and "***@" in tracking.uri:
             todo = "open it with: mlflow ui --backend-store-uri ADDRESS"
             raise UserError("the store's address is kept without its password", where=settings, todo=todo)
-        return uri
     store = next((p for p in (runs / "mlflow.db", runs.parent / "mlflow.db") if p.is_file()), None)
-    if store is None:
+    if store is None and tracking.uri is None:
         raise UserError("no mlflow.db here", where=runs, todo="give the folder of a finished run")
-    return f"sqlite:///{store.resolve()}"
+    return tracking.uri or f"sqlite:///{store and store.resolve()}", tracking.experiment

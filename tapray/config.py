@@ -261,7 +261,7 @@ class StudyConfig(Section):
 class TrackingConfig(Section):
     """Where MLflow keeps parameters, metrics and files."""
 
-    uri: str | None = None  # None: an SQLite file beside the run folder
+    uri: str | None = None  # None: what MLFLOW_TRACKING_URI names; else an SQLite file beside the run folder
     experiment: str = "tapray"
 
 
@@ -272,7 +272,8 @@ class RayConfig(Section):
     any number of workers, but each normalises and augments its own share of the batch.
     """
 
-    address: str | None = None  # None: a local cluster started for this job
+    # None: what RAY_ADDRESS names, as Ray sets it for submitted jobs; else a local cluster for this job
+    address: str | None = None
     num_cpus: int | None = Field(None, ge=1)
     # of pretraining; [least, most]: as many as there are places for, more or fewer while it goes on
     train_workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], int] = 2
@@ -296,6 +297,7 @@ class JobConfig(Section):
 
     name: str = Field("study", min_length=1, pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_.+-]*$")
     out: Path = Path("runs/study")
+    mirror: Location | None = None  # path or address (s3://...) of a copy of the run folder
     seed: int = Field(0, ge=0, lt=2**31)
     movies: tuple[MovieEntry, ...] = ()
     collection: Location | None = None  # a file that lists the movies

@@ -120,6 +120,10 @@ class Reporter:
             print(f"warning: {message}", file=sys.stderr, flush=True)
         self._tell("warn", Text(f"warning: {message}", style="yellow"), {"message": message})
 
+    def echo(self, line: str) -> None:
+        """A line that another program has written."""
+        self._tell("log", Text(line), {"line": line})
+
     def table(self, rich_table: Table) -> None:
         """A table; in JSON its title, columns and rows of text."""
         headers = [str(column.header) for column in rich_table.columns]

@@ -50,6 +50,10 @@ def damage(file: Path, what: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise UserError("no such file or folder", where=file) from error
-    except _DAMAGE as error:
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(error, _DAMAGE) and "://" not in str(file):  # an address may raise anything
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"not a readable {what}, or damaged ({reason})", where=file) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from tapray.config import JobConfig
@@ -12,9 +13,10 @@ from tapray.configfile import resolved
 from tapray.console import Reporter
 from tapray.context import Job
 from tapray.crops.collect import Inputs
-from tapray.distributed.cluster import session
+from tapray.distributed.cluster import joined, session
 from tapray.errors import UserError
 from tapray.locations import state
+from tapray.mirror import Mirror
 from tapray.model.backbones import build_backbone
 from tapray.model.tarrow import given_weights
 from tapray.runfolder import RunFolder, content_hash, git_commit
@@ -34,7 +36,7 @@ def run_job(
         UserError: a fault in the configuration, the movies or the annotations.
     """
     reporter = reporter or Reporter()
-    config = resolved(config, Path.cwd())
+    config = _with_store(resolved(config, Path.cwd()))
     names = [name for name in STAGES if name != "simulate" or config.simulate is not None]
     for option, stages in (("--force", force), ("until", (until,))):
         for name in set(stages) - set(names):
@@ -49,6 +51,11 @@ def run_job(
     if config.pretrain.weights is not None:
         given_weights(config.pretrain.weights, config.pretrain.preset, config.channels)
     folder, keys = RunFolder(config.out), _keys(config)
+    if config.mirror and Path(str(config.mirror)).is_relative_to(folder.out):
+        raise UserError("lies in the run folder", where="mirror", todo="name another place for the copy")
+    mirror = Mirror(folder.out, config.mirror) if config.mirror else None
+    if mirror and (n := mirror.pull()):
+        reporter.say(f"taken from {config.mirror}", files=n)
     given = None
     if config.simulate is None and ("shard" in force or not folder.is_done("shard", keys["shard"])):
         given = Inputs(config, config.movies)
@@ -56,7 +63,8 @@ def run_job(
     fresh = not (folder.out / "config.yaml").exists()
     folder.claim(config)
     try:
-        _run_stages(config, folder, names, keys, until, force, reporter, given)
+        with mirror.kept() if mirror else nullcontext():
+            _run_stages(config, folder, names, keys, until, force, reporter, given)
     except UserError:
         if fresh and not any(folder.facts(name) for name in names if name != "simulate"):
             shutil.rmtree(folder.out)  # else it would belong to a configuration that cannot run
@@ -80,14 +88,14 @@ def _run_stages(
     reached = names[: names.index(until) + 1]
     todo = [name for name in reached if name in stale or not folder.is_done(name, keys[name])]
     uri = config.tracking.uri or default_uri(folder.out)
-    if todo:
-        tracker = Tracker.open(uri, config.tracking.experiment)  # before anything is removed: it may be away
-    _forget(folder, stale)
     if not todo:
+        _forget(folder, stale)
         reporter.say("every stage is done", folder=_shown(folder.out))
         _show(folder, until, reporter)
         return
-    identity = f"{folder.out.name}/{content_hash({'folder': folder.out, **keys})}"
+    tracker = Tracker.open(uri, config.tracking.experiment)  # before anything is removed: it may be away
+    place = str(config.mirror or folder.out)
+    identity = f"{folder.out.name}/{content_hash({'folder': place, **keys})}"
     tags = {"kind": "job", "split": config.split.kind.value}
     if commit := git_commit():
         tags["mlflow.source.git.commit"] = commit
@@ -97,6 +105,12 @@ def _run_stages(
     tracker.artifact(run_id, folder.out / "config.yaml", "config")
     try:
         with tracker.answering(), session(config.ray):
+            if joined(config.ray):
+                from tapray.distributed.preflight import preflight
+
+                found = preflight(config, folder.out, uri, trains="pretrain" in todo)
+                reporter.say("cluster joined", machines=found)
+            _forget(folder, stale)
             for name in todo:
                 reporter.stage(name)
                 folder.begin(name, keys[name])
@@ -133,6 +147,12 @@ def _forget(folder: RunFolder, stale: Sequence[str]) -> None:
         folder.forget(name)
     if not folder.facts("report"):
         folder.forget("model")  # the report stage writes it
+
+
+def _with_store(config: JobConfig) -> JobConfig:
+    """The configuration with the store that MLFLOW_TRACKING_URI names, unless it names one itself."""
+    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
 
 
 def _keys(config: JobConfig) -> dict[str, str]:

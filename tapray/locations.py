@@ -36,6 +36,11 @@ def location(value: Any) -> Path:
 Location = Annotated[Path, PlainValidator(location), PlainSerializer(str, when_used="json")]
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something; behind http(s), which lists nothing, a file that can be asked for."""
+    return bool(UPath(path).exists()) if is_remote(path) else path.exists()
+
+
 def state(path: Path) -> list[tuple[str, int, str]]:
     """Name, size and time (or tag) of a file, or of every file below a folder: changed content shows here.
 

@@ -28,7 +28,7 @@ from tapray.data.movies import Movie
 from tapray.data.places import CLASS_NAMES
 from tapray.detector import Detector
 from tapray.errors import UserError
-from tapray.model.dense import dense_features, halo
+from tapray.model.dense import frame_features
 from tapray.study.fit import in_batches
 
 
@@ -134,15 +134,11 @@ def _embedded(
     Each crop is embedded by itself, or cut from the features of the frame, as those it was trained on.
     """
     net, size = detector.encoder, detector.crops.size
-
-    def encode(pairs: torch.Tensor) -> torch.Tensor:
-        return net.features(pairs, detector.layer)
-
     if detector.crops.features == "crop":
         windows = _windows(frame, size, rows, columns)
-        return in_batches(lambda x: encode(x[:, None]).squeeze(1).half(), windows)
-    stride, divisor = net.backbone.stride, net.backbone.divisor
-    features = dense_features(encode, torch.from_numpy(frame), stride, divisor, halo(net.preset)).half()
+        return in_batches(lambda x: net.features(x[:, None], detector.layer).squeeze(1).half(), windows)
+    features = frame_features(net, torch.from_numpy(frame), detector.layer).half()
+    stride = net.backbone.stride
     return torch.from_numpy(_windows(features.numpy(), size // stride, rows // stride, columns // stride))
 
 

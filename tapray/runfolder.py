@@ -26,7 +26,7 @@ from tapray.errors import UserError
 from tapray.tracking import redact
 
 # Keys that do not change results: a run may be continued with others, or from a moved folder.
-_FREE_KEYS = ("out", "cache", "ray", "tracking")
+_FREE_KEYS = ("out", "mirror", "cache", "ray", "tracking")
 _PACKAGES = ("tapray", "ray", "torch", "mlflow", "optuna", "numpy", "pyarrow")
 _OTHER_OUT = "choose another out"
 

@@ -123,8 +123,11 @@ def explain(job: Job) -> dict[str, Any]:
 
 def report(job: Job) -> dict[str, Any]:
     """Tables and figures, also logged to MLflow, and the model that `tapray predict` loads."""
+    import pandas as pd
+
     from tapray.detector import load_model, save_model, set_threshold
     from tapray.report import LOOKED, write_report
+    from tapray.report.further import in_short
     from tapray.serving import Served, example
     from tapray.threshold import choose_threshold
 
@@ -140,6 +143,9 @@ def report(job: Job) -> dict[str, Any]:
         job.reporter.say(f"the validation part searched: at threshold {choice.threshold:.3g} it names {told}")
     for path in paths:
         job.tracker.artifact(job.run_id, path, "report")
+    summary = pd.read_csv(target / "summary.csv")
+    job.tracker.note(job.run_id, in_short(summary))
+    job.tracker.show(summary[["init", "head", "budget"]].to_dict("records"))
     job.tracker.model(job.run_id, model)
     pairs = example(load_model(model))
     job.tracker.register(job.run_id, config.name, model, pairs, Served(load_model(model)).predict(pairs))

@@ -22,6 +22,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
+from tapray import comparison
 from tapray.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ Records = Iterable[Mapping[str, Any]]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _PARENT = "mlflow.parentRunId"
 _SILENCE = "MLFLOW_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 MLFLOW_LOGGING_LEVEL=CRITICAL GIT_PYTHON_REFRESH=quiet"
-_MAX_PARAM, _MAX_DIGEST = 6000, 36  # characters that MLflow keeps
+_SILENCE += " MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=1"
+_MAX_PARAM, _MAX_TAG, _MAX_DIGEST = 6000, 5000, 36  # characters that MLflow keeps
 _PER_CALL_METRICS, _PER_CALL_PARAMS = 1000, 100
 _SQLITE, _HTTP = "sqlite:///", ("http://", "https://")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -78,6 +80,13 @@ def serve(uri: str, port: int) -> list[str]:
     return [sys.executable, "-m", "mlflow", "ui", *options]
 
 
+def experiment_id(uri: str, name: str) -> str | None:
+    """The id of an experiment; None if the store has none of that name."""
+    with _usable(uri):
+        found = _client(_absolute(uri)).get_experiment_by_name(name)
+    return None if found is None else str(found.experiment_id)
+
+
 @dataclass(frozen=True)
 class Finished:
     """A run that is over before it is logged, such as a trial."""
@@ -112,10 +121,13 @@ class Tracker:
             found = client.get_experiment_by_name(experiment)
             if found is None:
                 location = artifact_root.absolute().as_uri() if artifact_root else None
-                return cls(uri, client.create_experiment(experiment, artifact_location=location))
-        if found.lifecycle_stage != "active":
-            what, todo = f"experiment {experiment!r} was deleted", "choose another tracking.experiment"
-            raise UserError(what, where=redact(uri), todo=todo)
+                made = client.create_experiment(experiment, artifact_location=location)
+                found = client.get_experiment(made)
+            if found.lifecycle_stage != "active":
+                what, todo = f"experiment {experiment!r} was deleted", "choose another tracking.experiment"
+                raise UserError(what, where=redact(uri), todo=todo)
+            if comparison.TAG not in found.tags:
+                client.set_experiment_tag(found.experiment_id, comparison.TAG, comparison.view())
         return cls(uri, found.experiment_id)
 
     def __reduce__(self) -> tuple[type[Tracker], tuple[str, str]]:
@@ -273,6 +285,16 @@ class Tracker:
         data = Dataset(name, digest[:_MAX_DIGEST], kind, place, profile=json.dumps({"digest": digest}))
         self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 
+    def show(self, cells: Iterable[Mapping[Any, Any]]) -> None:
+        """Makes the experiment page fold away the runs of these cells; see ``tapray.comparison``."""
+        view = comparison.view(cells)
+        if len(view) <= _MAX_TAG:  # else they stay unfolded
+            self._client.set_experiment_tag(self.experiment_id, comparison.TAG, view)
+
+    def note(self, run_id: str, text: str) -> None:
+        """What MLflow shows on the run's page, Markdown."""
+        self._tag(run_id, {"mlflow.note.content": text})
+
     def finish(self, run_id: str, status: Status = "FINISHED") -> None:
         """Ends a run."""
         self._client.set_terminated(run_id, status)
@@ -346,25 +368,45 @@ def _absolute(uri: str) -> str:
 @contextmanager
 def _first_use(uri: str) -> Iterator[None]:
     """Turns what makes a store unusable into one line, soon, and keeps two jobs from making one."""
+    with _usable(uri), ExitStack() as stack:
+        if uri.startswith(_SQLITE):
+            path = Path(uri.removeprefix(_SQLITE))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(path.with_name(f".{path.name}.lock").open("ab"))
+            fcntl.flock(lock, fcntl.LOCK_EX)  # MLflow's tables cannot be made by two at once
+        _answers(uri)
+        yield
+
+
+def reach(uri: str) -> None:
+    """Raises UserError if a store on the network does not answer this machine."""
+    if not uri.startswith(_SQLITE):
+        with _usable(uri):
+            _answers(uri)
+
+
+def _answers(uri: str) -> None:
+    """Raises what keeps a store from answering: MLflow itself would try for minutes before it gives up."""
+    import requests
+    import sqlalchemy
+
+    if uri.startswith(_HTTP):
+        requests.get(uri, timeout=10)
+    elif uri.startswith(_DATABASES):
+        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+        sqlalchemy.inspect(engine).get_table_names()
+
+
+@contextmanager
+def _usable(uri: str) -> Iterator[None]:
+    """Within the block what makes a store unusable is one line."""
     _quiet()
     import requests
     import sqlalchemy
     from mlflow.exceptions import MlflowException
 
     try:
-        with ExitStack() as stack:
-            if uri.startswith(_SQLITE):
-                path = Path(uri.removeprefix(_SQLITE))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                lock = stack.enter_context(path.with_name(f".{path.name}.lock").open("ab"))
-                fcntl.flock(lock, fcntl.LOCK_EX)  # MLflow's tables cannot be made by two at once
-            # MLflow itself would try for minutes before it gives up.
-            if uri.startswith(_HTTP):
-                requests.get(uri, timeout=10)
-            elif uri.startswith(_DATABASES):
-                engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
-                sqlalchemy.inspect(engine).get_table_names()
-            yield
+        yield
     except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, ImportError) as error:
         no_answer = isinstance(error, requests.RequestException)  # its text is long and unclear
         reason = type(error).__name__ if no_answer else _reason(error)

@@ -17,7 +17,7 @@ from tapray.model.weights import load_tap, save_tap, weights_digest
 
 COMMANDS = [
     *("calibrate", "convert", "demo", "errors", "explain", "features", "inspect", "predict", "pretrain"),
-    *("report", "run", "shard", "simulate", "study", "ui"),
+    *("report", "run", "shard", "simulate", "study", "submit", "ui"),
 ]
 
 

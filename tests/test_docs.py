@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -24,7 +25,7 @@ from tapray.report.tables import RESULT_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OTHERS = [ROOT / "CHANGELOG.md", ROOT / "cluster" / "README.md", ROOT / "docker" / "README.md"]
+OTHERS = [ROOT / "CHANGELOG.md", *sorted(ROOT.glob("[cd]*er/**/README.md"))]  # cluster and docker
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.M | re.S)
 GAP = "…"  # in a quoted error text: what differs
 
@@ -47,12 +48,22 @@ STUDIES = [(page.name, block) for page in PAGES for block in blocks(page, "yaml"
 
 def parse(line: str) -> tuple[str | None, dict[str, object]]:
     """Parses a command line as the program would, without running it: the command and its parameters."""
-    words = shlex.split(line)[1:]
-    group = program()
-    context = group.make_context("tapray", list(words))
-    name, command, rest = group.resolve_command(context, list(words))
-    assert command is not None
+    command: Any = program()
+    name, rest, context = "tapray", shlex.split(line)[1:], None
+    while hasattr(command, "resolve_command"):  # a group of commands
+        context = command.make_context(name, list(rest), parent=context)
+        name, command, rest = command.resolve_command(context, list(rest))
+        assert command is not None
     return name, command.make_context(name, rest, parent=context).params
+
+
+def leaves(group: TyperGroup, before: str = "tapray") -> Iterator[tuple[str, Any]]:
+    """Every command by its whole name."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from leaves(command, f"{before} {name}")
+        else:
+            yield f"{before} {name}", command
 
 
 def program() -> TyperGroup:
@@ -107,9 +118,9 @@ def test_there_is_something_to_check() -> None:
 def test_a_shown_command_is_one_that_the_program_takes(line: str) -> None:
     words = shlex.split(line)
     name, parameters = parse(line)
-    assert name == words[1]
+    depth = words.index(str(name)) + 1  # 3 for a command of a group
     given = " ".join(map(str, parameters.values()))
-    for word in words[2:]:
+    for word in words[depth:]:
         assert word.startswith("-") or word.rstrip("/") in given
 
 
@@ -126,8 +137,8 @@ def test_a_wrong_command_would_be_noticed() -> None:
 
 def test_every_command_and_option_is_documented() -> None:
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    for name, command in program().commands.items():
-        assert re.search(rf"tapray {name}\b", page), name
+    for name, command in leaves(program()):
+        assert re.search(rf"{name}\b", page), name
         for parameter in command.params:
             if parameter.param_type_name == "option" and parameter.name != "help":
                 assert f"`{parameter.opts[0]}`" in page, (name, parameter.opts)

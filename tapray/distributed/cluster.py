@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tapray.atomic import FULL_DISK
-from tapray.config import RayConfig
+from tapray.config import JobConfig, RayConfig, TrackingConfig
 from tapray.errors import UserError
 
 # Set before ray is imported: each takes seconds off or silences what is not ours to show.
@@ -20,14 +20,16 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # ray.train.report costs 2 s a call otherwise
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
-    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "300",
+    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "900",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # a cluster that scales itself has to start machines
     "TUNE_MAX_PENDING_TRIALS_PG": "8",
 }
+GROWTH = "TAPRAY_CAN_GROW"  # environment variable: resources of all machines that may be started
 # These announce plans and settings amid the progress, and write tracebacks of what they raise anyhow.
 _CHATTY = ("ray.data", "ray.train", "ray.tune")
 _WORKERS = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -51,6 +53,8 @@ def session(config: RayConfig) -> Iterator[None]:
     ours = not ray.is_initialized()
     if ours:
         _connect(config)
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminated) if main else None  # Ray's own leaves without a word
     try:
         yield
     except Exception as error:
@@ -59,8 +63,51 @@ def session(config: RayConfig) -> Iterator[None]:
             raise
         raise fault from None
     finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
         if ours:
             ray.shutdown()
+
+
+def _terminated(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def joined(config: RayConfig) -> str | None:
+    """The address of the cluster to join; None: one of its own is started for the job.
+
+    Ray sets RAY_ADDRESS for what is submitted to a cluster, so the same study runs there unchanged.
+    """
+    return config.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def capacity(kind: str) -> float:
+    """How many of a resource ("CPU", "GPU") the cluster has, or may grow to where it scales itself.
+
+    The latter is what the variable TAPRAY_CAN_GROW says, such as CPU=64,GPU=4: Ray does not tell.
+    """
+    import ray
+
+    have = ray.cluster_resources().get(kind, 0.0)  # type: ignore[no-untyped-call]  # Ray has no type here
+    parts = [part.partition("=") for part in os.environ.get(GROWTH, "").split(",") if part]
+    return float(max(have, {name.strip(): float(value) for name, _, value in parts}.get(kind, 0)))
+
+
+def for_workers(config: JobConfig) -> str:
+    """The configuration as JSON, without the store's address: workers need none, and Ray keeps it."""
+    return config.model_copy(update={"tracking": TrackingConfig()}).model_dump_json()
+
+
+def check_resources(config: JobConfig) -> None:
+    """Raises UserError if the cluster has, and can get, fewer CPUs or GPUs than the workers need."""
+    kind, least = "GPU" if config.ray.use_gpu else "CPU", config.ray.workers[0]
+    have = capacity(kind)
+    if have < least:
+        raise UserError(
+            f"{least} workers need as many {kind}s, the cluster has {have:.0f}",
+            where="ray.train_workers",
+            todo="ask for fewer workers",
+        )
 
 
 def _connect(config: RayConfig) -> None:
@@ -71,8 +118,13 @@ def _connect(config: RayConfig) -> None:
         "logging_level": logging.ERROR,
         "runtime_env": {"env_vars": _WORKERS},
     }
-    if config.address is not None:
-        ray.init(address=config.address, **settings)
+    if (address := joined(config)) is not None:
+        try:
+            ray.init(address=address, **settings)
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            reason = str(error).partition("\n")[0]
+            todo = "check ray.address (or RAY_ADDRESS) and RAY_AUTH_MODE=token with the cluster's token"
+            raise UserError(f"cluster cannot be joined ({reason})", where=address, todo=todo) from None
         return
     # With the dashboard, which Ray Train asks which of its runs still live.
     ray.init(address="local", num_cpus=config.num_cpus, **settings)

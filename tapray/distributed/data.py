@@ -30,6 +30,7 @@ from tapray.crops.ranges import (
 from tapray.crops.shards import CUT_COLUMNS, ShardReader, frames_part, make_shard, tensor_column, write_shard
 from tapray.crops.splits import whole
 from tapray.data.movies import Movie
+from tapray.distributed.cluster import capacity
 from tapray.pretrain import frames as store
 
 
@@ -98,8 +99,7 @@ def over_ranges(
         return {key: np.array([record[key] for record in records]) for key in records[0]}
 
     needs = {"memory": 4 * RANGE_BYTES}
-    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]  # Ray has no type here
-    cuts = task_cuts(len(ranges), max(1, int(cpus)))
+    cuts = task_cuts(len(ranges), max(1, int(capacity("CPU"))))
     source = MovieDatasource(movies, ranges, cuts)
     # Told of more blocks than tasks, Ray would split what is read, and then not fuse reading and working.
     frames = ray.data.read_datasource(source, override_num_blocks=len(cuts) - 1, **needs)

@@ -14,8 +14,7 @@ from torch import Tensor
 from tapray.config import JobConfig, Role
 from tapray.console import OnRecord, Reporter
 from tapray.crops.draw import Region
-from tapray.distributed.cluster import interruptible, terminable
-from tapray.errors import UserError
+from tapray.distributed.cluster import check_resources, for_workers, interruptible, terminable
 from tapray.model.tap import TapNet
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
@@ -25,7 +24,7 @@ from tapray.pretrain.trainer import Trainer, trained
 
 # glibc gives what a step frees back to the system, and the next step takes it again, page by page; kept, a
 # step on a CPU takes a tenth less. One arena: the net trains in a thread, whose own would be cut in pieces.
-_MEMORY = {
+MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
@@ -54,13 +53,13 @@ def pretrain(
         UserError: the cluster has fewer CPUs or GPUs than the workers need, or the disk is full.
         KeyboardInterrupt: it was interrupted, or asked to end; the last checkpoint is kept.
     """
-    _check_resources(config)
+    check_resources(config)
     folder = checkpoints.resolve()
     stop = folder / "stop"
     stop.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     loop = {
-        "config": config.model_dump_json(),
+        "config": for_workers(config),
         "regions": (regions[Role.TRAIN], regions[Role.VAL]),
         "frames": str(frames.resolve()),
         "checkpoints": str(folder),
@@ -75,7 +74,7 @@ def pretrain(
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=str(folder),
-            worker_runtime_env={"env_vars": _MEMORY},  # type: ignore[call-arg]
+            worker_runtime_env={"env_vars": MEMORY},  # type: ignore[call-arg]
             failure_config=ray.train.FailureConfig(
                 max_failures=config.ray.max_failures,
                 controller_failure_limit=3,  # type: ignore[call-arg]  # Ray's types are those of Train V1
@@ -89,23 +88,12 @@ def pretrain(
     return trained(best.tensors(), config.pretrain.preset, config.channels)
 
 
-def _check_resources(config: JobConfig) -> None:
-    kind, least = "GPU" if config.ray.use_gpu else "CPU", config.ray.workers[0]
-    have = ray.cluster_resources().get(kind, 0)  # type: ignore[no-untyped-call]  # Ray has no type here
-    if have < least:
-        raise UserError(
-            f"{least} workers need as many {kind}s, the cluster has {have:.0f}",
-            where="ray.train_workers",
-            todo="ask for fewer workers",
-        )
-
-
 def _train_worker(loop: dict[str, Any]) -> None:
     """What each worker runs; nothing that it calls knows of Ray."""
     config = JobConfig.model_validate_json(loop["config"])
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     folder = Path(loop["checkpoints"])
-    team = Team(context.get_world_rank(), context.get_world_size(), _total, (folder / "stop").exists)
+    team = Team(context.get_world_rank(), context.get_world_size(), summed, (folder / "stop").exists)
     train, val = (
         Batches(
             open_stream(Path(loop["frames"]), part, config, config.pretrain.sampler, config.seed),
@@ -121,7 +109,7 @@ def _train_worker(loop: dict[str, Any]) -> None:
     run(trainer, train, val, checkpoints, Path(loop["log"]), team)
 
 
-def _total(values: Tensor) -> Tensor:
+def summed(values: Tensor) -> Tensor:
     """The sum over all workers."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(values)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ray.tune.search import Searcher
 
 from tapray.atomic import atomic_write
 from tapray.config import JobConfig
-from tapray.distributed.cluster import interruptible
+from tapray.distributed.cluster import for_workers, interruptible
 from tapray.distributed.searcher import CellSearch
 from tapray.errors import UserError
 from tapray.study.cells import Cell, seeds_together
@@ -27,6 +28,7 @@ from tapray.study.results import Kind, read_records, work_name
 from tapray.study.runner import Places, failure, run_trials
 from tapray.study.space import space
 
+LISTED_S = 90.0  # seconds within which what other machines have written is listed here too
 EQUAL_AP = 0.01  # a difference of average precision that does not count beside one of calibration
 Record = dict[str, Any]
 OnResult = Callable[[list[Record]], None]
@@ -44,10 +46,11 @@ def search(
     Raises:
         KeyboardInterrupt: the search was interrupted; called again it continues.
     """
-    searcher = CellSearch(config, cells, read_records(folder, "trial"))
+    known = read_records(folder, "trial")
+    searcher, heard = CellSearch(config, cells, known), len(known)
     if samples := searcher.missing:
-        _tune(config, store, model, folder, {}, searcher, samples, on_result)
-    return _complete(folder, "trial", len(cells) * config.study.trials)
+        heard += _tune(config, store, model, folder, {}, searcher, samples, on_result)
+    return _complete(folder, "trial", len(cells) * config.study.trials, heard)
 
 
 def final_runs(
@@ -63,7 +66,8 @@ def final_runs(
     Raises:
         KeyboardInterrupt: as `search`. UserError: every run of a cell failed.
     """
-    done = {work_name("run", record) for record in read_records(folder, "run")}
+    known = read_records(folder, "run")
+    done, heard = {work_name("run", record) for record in known}, len(known)
     works = [
         [
             {"init": cell.init.value, "head": cell.head.value, "budget": cell.budget, "seed": seed, **params}
@@ -73,8 +77,8 @@ def final_runs(
         for seeds in seeds_together(config, cell)
     ]
     if missing := [work for work in works if work_name("run", work[0]) not in done]:
-        _tune(config, store, model, folder, {"work": tune.grid_search(missing)}, None, 1, on_result)
-    records = _complete(folder, "run", sum(map(len, works)))
+        heard += _tune(config, store, model, folder, {"work": tune.grid_search(missing)}, None, 1, on_result)
+    records = _complete(folder, "run", sum(map(len, works)), heard)
     for cell in chosen:
         _done(records, cell)
     return records
@@ -115,11 +119,16 @@ def _done(records: Sequence[Record], cell: Cell) -> list[Record]:
     return done
 
 
-def _complete(folder: Path, kind: Kind, n: int) -> list[Record]:
-    """The records of all n runs. Tune returns without some where Ctrl-C has stopped it."""
-    records = read_records(folder, kind)
-    if len(records) < n:
-        raise KeyboardInterrupt
+def _complete(folder: Path, kind: Kind, n: int, heard: int) -> list[Record]:
+    """The records of all n runs; heard: of how many this process knows, fewer where Ctrl-C has stopped Tune.
+
+    Of those that other machines have written, a file server may list the last ones late.
+    """
+    deadline = time.monotonic() + LISTED_S
+    while len(records := read_records(folder, kind)) < n:
+        if heard < n or time.monotonic() > deadline:
+            raise KeyboardInterrupt
+        time.sleep(1)
     return records
 
 
@@ -132,9 +141,10 @@ def _tune(
     searcher: Searcher | None,
     samples: int,
     on_result: OnResult,
-) -> None:
+) -> int:
+    """Runs works; returns of how many trials or runs it heard."""
     places = Places(store.resolve(), model.resolve(), folder.resolve())
-    trainable = tune.with_parameters(_work, job=config.model_dump_json(), places=places)
+    trainable = tune.with_parameters(_work, job=for_workers(config), places=places)
     told = _Tell(on_result)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": 1}),
@@ -158,8 +168,9 @@ def _tune(
     with interruptible():
         tuner.fit()
     for failed in told.failed:
-        _record_failure(folder, failed, on_result)
+        told.heard += _record_failure(folder, failed, on_result)
     shutil.rmtree(folder / "ray", ignore_errors=True)  # Tune's own state: the records say it all
+    return told.heard
 
 
 class _Tell(tune.Callback):
@@ -168,6 +179,7 @@ class _Tell(tune.Callback):
     def __init__(self, on_result: OnResult) -> None:
         self._on_result = on_result
         self.failed: list[Any] = []
+        self.heard = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the tuner keeps a copy on disk, which needs no way to talk to this process
@@ -176,15 +188,17 @@ class _Tell(tune.Callback):
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A work is finished."""
-        self._on_result(json.loads(result["records"]))
+        records = json.loads(result["records"])
+        self.heard += len(records)
+        self._on_result(records)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A work has failed twice."""
         self.failed.append(trial)
 
 
-def _record_failure(folder: Path, trial: Any, on_result: OnResult) -> None:
-    """The records of a work that failed as a whole, with its error as one line."""
+def _record_failure(folder: Path, trial: Any, on_result: OnResult) -> int:
+    """Records a work that failed as a whole, with its error as one line; returns how many it was."""
     work = trial.config["work"]
     error = trial.get_pickled_error() or trial.get_error()
     error = getattr(error, "cause", error)  # what the worker raised, without Ray's traceback
@@ -192,6 +206,7 @@ def _record_failure(folder: Path, trial: Any, on_result: OnResult) -> None:
     kind: Kind = "trial" if "trial" in work[0] else "run"
     atomic_write(folder / f"{work_name(kind, work[0])}.json", json.dumps(records))
     on_result(records)
+    return len(records)
 
 
 def _work(config: dict[str, Any], job: str, places: Places) -> None:

@@ -17,7 +17,7 @@ from tapray.crops.normalise import frame_ranges, normalise
 from tapray.data.movies import Movie
 from tapray.insight.detection import near_events
 from tapray.model.attribution import evidence, grad_cam
-from tapray.model.dense import dense_features, halo
+from tapray.model.dense import frame_features
 from tapray.model.tap import TapNet
 
 PAIRS = 32  # frame pairs that are looked at in each part of the data
@@ -105,8 +105,7 @@ def attribution_maps(
 
 def whole_frame(net: TapNet, frame: NDArray[np.float32]) -> torch.Tensor:
     """Dense features (32, h, w) of a frame (H, W) or (C, H, W), normalised; the net is left in eval mode."""
-    backbone, given = net.eval().backbone, torch.from_numpy(frame)
-    return dense_features(net.features, given, backbone.stride, backbone.divisor, halo(net.preset))
+    return frame_features(net.eval(), torch.from_numpy(frame))
 
 
 def strongest_regions(cam: NDArray[np.float32], size: int, stride: int) -> pd.DataFrame:

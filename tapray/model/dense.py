@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tapray.config import Layer
 from tapray.model.backbones import build_backbone
 from tapray.model.backbones.base import Backbone
+from tapray.model.tap import TapNet
 
 TILE = 512  # pixels of a tile's side, without what it sees beyond
 MOST = 256  # pixels that no backbone sees beyond
@@ -77,6 +79,12 @@ def dense_features(
             row.append(tile[:, at[0] : at[1], at[2] : at[3]])
         rows.append(torch.cat(row, dim=-1))
     return torch.cat(rows, dim=-2)[:, : -(-height // stride), : -(-width // stride)]
+
+
+def frame_features(net: TapNet, frame: Tensor, layer: Layer = Layer.PROJECTION) -> Tensor:
+    """As `dense_features`, of a time arrow net in eval mode."""
+    encode, backbone = partial(net.features, layer=layer), net.backbone
+    return dense_features(encode, frame, backbone.stride, backbone.divisor, halo(net.preset))
 
 
 def _spans(length: int, divisor: int) -> list[tuple[int, int]]:

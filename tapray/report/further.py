@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from tapray.config import Init
+from tapray.report.tables import arrow_accuracy, short, test_set
 
 _SCORES = {
     "ece": "ECE",
@@ -108,3 +109,15 @@ def about(told: Mapping[str, str]) -> list[str]:
 
 def _with_interval(row: Mapping[Any, Any]) -> str:
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def in_short(summary: pd.DataFrame) -> str:
+    """The label-budget table in Markdown, for the run's page in MLflow: mean and half the 95 % interval."""
+    first, ranked = summary.iloc[0], summary.sort_values(["budget", "ap_mean"], ascending=[True, False])
+    header = ("init", "head", str(first["budget_unit"]), "average precision", "F1", "ECE")
+    rows = [
+        (row["init"], row["head"], row["budget"], *(short(row, name) for name in ("ap", "f1", "ece_after")))
+        for _, row in ranked.iterrows()
+    ]
+    said = f"Held-out test set: {test_set(first)}; split by {first['split']}, {first['n_seeds']} seeds."
+    return f"{said} Arrow accuracy {arrow_accuracy(summary):.3f}.\n\n{table(header, rows)}\n"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tapray.config import Init, JobConfig, Layer
-from tapray.model.dense import dense_features, halo
+from tapray.model.dense import frame_features
 from tapray.model.encoders import build_encoder, difference
 from tapray.model.imagenet import ImageNet
 from tapray.model.tap import TapNet, freeze
@@ -25,13 +25,14 @@ from tapray.study.store import PIXELS, features_name, frozen_encoders, layers
 class Encoder:
     """A frozen map of crop pairs (B, 2, H, W) or (B, 2, C, H, W), float32, normalised.
 
-    encode: -> (B, 2, c, h, w); digest: of all that it follows from; net: where frames are embedded whole and
-    crops cut from their features.
+    encode: -> (B, 2, c, h, w); digest: of all that it follows from; net and layer: where frames are embedded
+    whole and crops cut from their features.
     """
 
     encode: Callable[[Tensor], Tensor]
     digest: str
     net: TapNet | None = None
+    layer: Layer = Layer.PROJECTION
 
     def shape(self, size: int, channels: int) -> tuple[int, ...]:
         """Of what a crop pair of that size becomes."""
@@ -45,9 +46,7 @@ class Encoder:
     def frame(self, frame: Tensor) -> Tensor:
         """Features (c, h, w) of a whole frame (H, W) or (C, H, W), float16."""
         assert self.net is not None
-        backbone = self.net.backbone
-        beyond = halo(self.net.preset)
-        return dense_features(self.encode, frame, backbone.stride, backbone.divisor, beyond).half()
+        return frame_features(self.net, frame, self.layer).half()
 
 
 def encoders(config: JobConfig, model: Path) -> dict[str, Encoder]:
@@ -62,7 +61,7 @@ def encoders(config: JobConfig, model: Path) -> dict[str, Encoder]:
             for layer in layers(config.study):
                 encode = partial(net.features, layer=layer)
                 own = content_hash([*digest, layer, config.crops.features])
-                found[features_name(init, draw, layer)] = Encoder(encode, own, framed)
+                found[features_name(init, draw, layer)] = Encoder(encode, own, framed, layer)
         else:
             found[features_name(init, draw, Layer.PROJECTION)] = _baseline(config, init)
     if not all(init.frozen for init in config.study.inits):

@@ -115,9 +115,9 @@ def test_interrupted_and_with_a_worker_killed(
     with pytest.raises(KeyboardInterrupt):
         run()
     end()
-    assert not saved(2)
+    # Killed in the third epoch, at its first record; the job may have got there, or to its end, by then.
+    (folder / "step_00000060.safetensors").unlink(missing_ok=True)
     first = log.read_text().splitlines()[:2]  # two records an epoch
-    # Killed in the third epoch, at its first record; the job may have got that far before it was interrupted.
     log.write_text("".join(line + "\n" for line in log.read_text().splitlines()[:4]))
     end = once(lambda: len(log.read_text().splitlines()) >= 5, lambda: training_workers()[-1].kill())
     weights = run()

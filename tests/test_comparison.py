@@ -1,0 +1,84 @@
+"""MLflow's experiment page, as a browser shows it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from tapray.comparison import TAG, page, view
+from tapray.tracking import Tracker, default_uri
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+CELLS = [{"init": "tap", "head": "linear", "budget": budget} for budget in (5, 10)]
+
+
+def test_the_view_folds_cells_away() -> None:
+    folded = json.loads(view(CELLS))["groupsExpanded"]
+    assert folded == {f"param.init.tap,param.head.linear,param.budget.{n}": False for n in (5, 10)}
+    assert page("http://127.0.0.1:5000", "3").startswith("http://127.0.0.1:5000/#/experiments/3/runs?")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+def test_the_page_shows_each_cell_and_its_means(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = default_uri(tmp_path / "run")
+    tracker = Tracker.open(uri, "tapray")
+    client = MlflowClient(uri)
+    for number, cell in enumerate(CELLS * 2):
+        run = client.create_run(tracker.experiment_id, run_name=f"run {number}", tags={"kind": "run"})
+        for key, value in cell.items():
+            client.log_param(run.info.run_id, key, value)
+        client.log_metric(run.info.run_id, "ap", 0.5 + 0.1 * number)
+        client.set_terminated(run.info.run_id)
+    tracker.show(CELLS)
+    assert TAG in client.get_experiment(tracker.experiment_id).tags
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tapray", "ui", str(tmp_path), "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert server.stdout
+        address = server.stdout.readline().strip()
+        wait_for(address.partition("/#")[0])
+        text = shown(address, tmp_path)
+    finally:
+        server.terminate()
+        server.wait(30)
+    for cell in CELLS:
+        assert f"init: tap, head: linear, budget: {cell['budget']}" in text
+    assert "0.6" in text  # the mean of 0.5 and 0.7
+    assert "run 0" not in text  # folded away
+
+
+def wait_for(address: str) -> None:
+    for _ in range(300):
+        try:
+            urlopen(address, timeout=5).close()
+        except (URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+    pytest.fail("the server does not answer")
+
+
+def shown(address: str, scratch: Path) -> str:
+    """The page as the browser has built it."""
+    assert BROWSER
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1900,900"]
+    command = [BROWSER, *options, f"--user-data-dir={scratch / 'browser'}", "--virtual-time-budget=30000"]
+    done = subprocess.run(
+        [*command, "--dump-dom", address], capture_output=True, text=True, timeout=180, check=True
+    )
+    return done.stdout
