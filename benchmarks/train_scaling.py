@@ -1,6 +1,7 @@
-"""What do Ray Train and more workers cost? Pairs a second of the same job in four ways, round after round.
+"""What do Ray Train and more workers cost? Pairs a second of the same job in several ways, round after round.
 
-`plain`: the training loop in one process without Ray. `ray_1`: Ray Train with one worker. `ray_2`: with two.
+`plain`: the training loop in one process without Ray. `ray_1`: Ray Train with one worker. `ray_2`: with two,
+which share the batch; `ray_2_wide`: with two, each with a whole one. `ddp_2`: as `ray_2`, without Ray.
 `plain_2`: two plain processes at once that know nothing of each other, the most that the machine can give.
 Every process computes with one thread. Pairs a second are the median of a run's records after its first
 epoch; figures are medians over the rounds.
@@ -20,11 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import yaml
+from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.common import emit
 from benchmarks.time_to_quality import stream
@@ -34,7 +38,7 @@ from tapray.console import Reporter
 from tapray.crops.collect import Inputs
 from tapray.crops.draw import Region
 from tapray.distributed.cluster import session
-from tapray.distributed.train import pretrain
+from tapray.distributed.train import MEMORY, pretrain, summed
 from tapray.model.tap import TapNet
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
@@ -47,7 +51,7 @@ STUDY: dict[str, Any] = {
     "name": "scaling",
     "out": "run",
     "simulate": {"n_movies": 3, "frames": 40, "height": 256, "width": 256},
-    "pretrain": {"batch": BATCH, "steps_per_epoch": 20, "epochs": 5, "val_batches": 1},
+    "pretrain": {"batch": BATCH, "steps_per_epoch": 20, "epochs": 4, "val_batches": 1},
     "ray": {"num_cpus": 2},
 }
 LINKS = {  # bytes a second and seconds: one node of 8 GPUs (NVLink), several nodes (100 Gb/s Ethernet)
@@ -84,21 +88,57 @@ def plain(folder: Path, log: Path) -> None:
     run(Trainer(config.pretrain, 0), train, val, Checkpoints(saved, 2), log, Team())
 
 
-def plain_at_once(folder: Path, logs: list[Path]) -> dict[str, float]:
-    """As many processes as logs; their pairs a second together."""
+def at_once(works: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> float:
+    """Runs works in processes of their own, which keep memory as Ray's workers do; the seconds taken."""
     start = time.perf_counter()
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=plain, args=(folder, log)) for log in logs]
+    processes = [context.Process(target=work, args=given) for work, given in works]
+    os.environ.update(MEMORY)
     for process in processes:
         process.start()
+    for name in MEMORY:
+        del os.environ[name]
     for process in processes:
         process.join()
-    return told([rate(log) for log in logs], time.perf_counter() - start)
+    return time.perf_counter() - start
 
 
-def with_ray(folder: Path, log: Path, workers: int) -> dict[str, float]:
+def plain_at_once(folder: Path, logs: list[Path]) -> dict[str, float]:
+    """As many processes as logs; their pairs a second together."""
+    seconds = at_once([(plain, (folder, log)) for log in logs])
+    return told([rate(log) for log in logs], seconds)
+
+
+def ddp(folder: Path, log: Path, rank: int, meet: str) -> None:
+    """One of two that share each batch and sum their gradients, as Ray Train sets them up."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
     config, regions, frames = job(folder)
-    config = config.model_copy(update={"ray": config.ray.model_copy(update={"train_workers": workers})})
+    team = Team(rank, 2, summed)
+    train, val = (
+        Batches(
+            open_stream(frames, regions[role], config, config.pretrain.sampler, 0), config.pretrain, rank, 2
+        )
+        for role in (Role.TRAIN, Role.VAL)
+    )
+    saved = log.with_suffix("")
+    saved.mkdir(exist_ok=True)
+    trainer = Trainer(config.pretrain, 0, wrap=DistributedDataParallel)
+    run(trainer, train, val, Checkpoints(saved, 2), log, team)
+    dist.destroy_process_group()
+
+
+def ddp_2(folder: Path, log: Path) -> dict[str, float]:
+    meet = f"file://{log.with_suffix('.meet')}"
+    seconds = at_once([(ddp, (folder, log, rank, meet)) for rank in range(2)])
+    return told([rate(log)], seconds)
+
+
+def with_ray(folder: Path, log: Path, workers: int, batch: int = BATCH) -> dict[str, float]:
+    config, regions, frames = job(folder)
+    ray = config.ray.model_copy(update={"train_workers": workers})
+    own = config.pretrain.model_copy(update={"batch": batch})
+    config = config.model_copy(update={"ray": ray, "pretrain": own})
     start = time.perf_counter()
     with session(config.ray):
         pretrain(config, regions, frames, log.with_suffix(""), log, Reporter("quiet"))
@@ -133,18 +173,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Ray's workers would compile every import anew
-    taken: dict[str, list[dict[str, float]]] = {name: [] for name in ("plain", "ray_1", "ray_2", "plain_2")}
+    names = ("plain", "ray_1", "ray_2", "ray_2_wide", "ddp_2", "plain_2")
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         job(folder)
         for number in range(given.repeats):
-            logs = [
-                folder / f"{number}_{each}.jsonl" for each in ("plain", "ray_1", "ray_2", "first", "second")
-            ]
-            taken["plain"].append(plain_at_once(folder, logs[:1]))
-            taken["ray_1"].append(with_ray(folder, logs[1], 1))
-            taken["ray_2"].append(with_ray(folder, logs[2], 2))
-            taken["plain_2"].append(plain_at_once(folder, logs[3:]))
+            logs = {name: folder / f"{number}_{name}.jsonl" for name in (*names, "other")}
+            taken["plain"].append(plain_at_once(folder, [logs["plain"]]))
+            taken["ray_1"].append(with_ray(folder, logs["ray_1"], 1))
+            taken["ray_2"].append(with_ray(folder, logs["ray_2"], 2))
+            taken["ray_2_wide"].append(with_ray(folder, logs["ray_2_wide"], 2, 2 * BATCH))
+            taken["ddp_2"].append(ddp_2(folder, logs["ddp_2"]))
+            taken["plain_2"].append(plain_at_once(folder, [logs["plain_2"], logs["other"]]))
             print({key: rows[-1] for key, rows in taken.items()}, file=sys.stderr, flush=True)
     figures: dict[str, Any] = {
         name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
@@ -159,6 +200,8 @@ def main() -> None:
             **figures,
             "ray_1_to_plain": rates["ray_1"] / rates["plain"],
             "ray_2_to_ray_1": rates["ray_2"] / rates["ray_1"],
+            "ray_2_wide_to_ray_1": rates["ray_2_wide"] / rates["ray_1"],
+            "ddp_2_to_plain": rates["ddp_2"] / rates["plain"],
             "plain_2_to_plain": rates["plain_2"] / rates["plain"],
             "gradient_bytes": gradient,
             "predicted": {
