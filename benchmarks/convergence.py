@@ -43,6 +43,13 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
+def movie_frames(data: Path, name: str) -> tuple[NDArray[Any], str]:
+    """All frames (T, H, W) of one of MOVIES, and how their intensities are read."""
+    path, intensity = MOVIES[name]
+    movie = open_movie(data / path)
+    return movie.read(0, movie.shape[0]), intensity
+
+
 def stream(frames: NDArray[Any], job: JobConfig, kind: SamplerKind, folder: Path) -> CropStream:
     """Crops of these frames, drawn by that sampler."""
     found = [stored("m", frames, job, kind, folder)]
@@ -96,9 +103,7 @@ def main() -> None:
     torch.set_num_threads(2)
     figures: dict[str, Any] = {}
     for name in given.movies:
-        path, intensity = MOVIES[name]
-        movie = open_movie(given.data / path)
-        frames = movie.read(0, movie.shape[0])
+        frames, intensity = movie_frames(given.data, name)
         mixed = frames[np.random.default_rng(0).permutation(len(frames))]
         figures[name] = {}
         for arm in given.arms:

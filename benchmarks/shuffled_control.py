@@ -21,9 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import emit
-from benchmarks.convergence import HELD_OUT, MOVIES, stream
+from benchmarks.convergence import HELD_OUT, MOVIES, movie_frames, stream
 from tapray.config import JobConfig, SamplerKind
-from tapray.data.movies import open_movie
 from tapray.model.tap import TapNet
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.loop import validate
@@ -64,9 +63,7 @@ def main() -> None:
     torch.set_num_threads(2)
     figures: dict[str, Any] = {}
     for name in given.movies:
-        path, intensity = MOVIES[name]
-        movie = open_movie(given.data / path)
-        frames = movie.read(0, movie.shape[0])
+        frames, intensity = movie_frames(given.data, name)
         cut = int(len(frames) * HELD_OUT)
         held_out, rest = frames[: cut - 1], frames[cut:]
         rng, found = np.random.default_rng(0), list[float]()

@@ -392,7 +392,9 @@ def _store_of(runs: Path) -> tuple[str, str]:
         if tracking.uri and "***@" in tracking.uri:
             todo = "open it with: mlflow ui --backend-store-uri ADDRESS"
             raise UserError("the store's address is kept without its password", where=settings, todo=todo)
+    if tracking.uri:
+        return tracking.uri, tracking.experiment
     store = next((p for p in (runs / "mlflow.db", runs.parent / "mlflow.db") if p.is_file()), None)
-    if store is None and tracking.uri is None:
+    if store is None:
         raise UserError("no mlflow.db here", where=runs, todo="give the folder of a finished run")
-    return tracking.uri or f"sqlite:///{store and store.resolve()}", tracking.experiment
+    return f"sqlite:///{store.resolve()}", tracking.experiment

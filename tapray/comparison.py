@@ -12,11 +12,8 @@ from typing import Any
 
 NAME = "tapray"
 TAG = f"mlflow.sharedViewState.{NAME}"
-_FACTORS = (
-    "init",
-    "head",
-    "budget",
-)  # parameters that runs are grouped by: one row for each cell, over seeds
+# parameters that runs are grouped by: one row for each cell, over seeds
+_FACTORS = ("init", "head", "budget")
 _NAME = "attributes.`Run Name`"  # a column
 _METRICS = ("ap", "f1", "precision_1", "recall_1", "ece_after", "ece_before")
 _BARS = ("ap", "f1", "ece_after")

@@ -43,6 +43,11 @@ class UserError(Exception):
         return self.message  # and not of `args`, to which Ray Data adds advice of its own
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line; its kind if it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 @contextmanager
 def damage(file: Path, what: str) -> Iterator[None]:
     """Turns what a library raises within the block into one line that names the file."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from upath import UPath
 
 from tapray.atomic import SUFFIX, atomic_write
-from tapray.errors import UserError
+from tapray.errors import UserError, first_line
 
 INDEX = ".mirror.json"
 EVERY_S = 60.0  # seconds between two copies while a job goes on
@@ -153,9 +153,10 @@ class Mirror:
         try:
             yield
         except Exception as error:  # of any kind: each file system of fsspec has its own
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             todo = "check mirror, and the keys in the environment"
-            raise UserError(f"copy cannot be used ({reason})", where=self._target, todo=todo) from error
+            raise UserError(
+                f"copy cannot be used ({first_line(error)})", where=self._target, todo=todo
+            ) from error
 
 
 def _files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:

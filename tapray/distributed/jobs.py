@@ -25,7 +25,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 import tapray
 from tapray.console import Reporter
 from tapray.distributed.preflight import CLIENT, versions
-from tapray.errors import UserError
+from tapray.errors import UserError, first_line
 from tapray.replay import Replay
 from tapray.runfolder import content_hash
 from tapray.tracking import redact
@@ -197,7 +197,7 @@ class Cluster:
             if "status code 404" in str(error):
                 raise UserError("no such job", where=where, todo="tapray jobs list names them") from None
             no_answer = isinstance(error, requests.RequestException)  # its text is long and unclear
-            reason = type(error).__name__ if no_answer else _first_line(error)
+            reason = type(error).__name__ if no_answer else first_line(error)
             todo = "check the address, and that the way to it is open"
             raise Lost(f"{else_} ({reason})", where=where, todo=todo) from None
 
@@ -210,10 +210,6 @@ def _without(*names: str) -> Iterator[None]:
         yield
     finally:
         os.environ.update(kept)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def row(job: JobDetails) -> tuple[str, ...]:
