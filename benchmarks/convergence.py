@@ -4,9 +4,8 @@
 
 Each arm trains by the default recipe in this process, on the last 70 % of the movie's frames, until its steps
 or its time are over; the clock stands still while it is looked at, on 2048 crops of 48 px of the first
-frames, drawn by change and uniformly, the same for every arm. `shuffled` is the control: the same frames in
-an order of chance, in which time has no arrow, looked at on shuffled frames too. It must stay at 0.5. With
-`--device cuda` seconds are the GPU's, and meaningless where several runs share it.
+frames, drawn by change and uniformly, the same for every arm. With `--device cuda` seconds are the GPU's, and
+meaningless where several runs share it. The control is benchmarks/shuffled_control.py.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -39,7 +37,6 @@ LEVELS = (0.55, 0.6, 0.65, 0.7)  # of the arrow accuracy for crops drawn by chan
 ARMS: dict[str, dict[str, Any]] = {
     **{name: {"preset": name} for name in PRESETS},
     **{f"unet-12s2, {kind}": {"sampler": kind} for kind in SamplerKind if kind is not SamplerKind.CHANGE},
-    "unet-12s2, shuffled": {},
 }
 
 
@@ -104,14 +101,12 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for name in given.movies:
         frames, intensity = movie_frames(given.data, name)
-        mixed = frames[np.random.default_rng(0).permutation(len(frames))]
         figures[name] = {}
         for arm in given.arms:
             settings = {**ARMS[arm], "epochs": given.epochs}
             with tempfile.TemporaryDirectory() as scratch:
-                used = mixed if "shuffled" in arm else frames
                 device = torch.device(given.device)
-                points = curve(used, intensity, settings, given.minutes, Path(scratch), device)
+                points = curve(frames, intensity, settings, given.minutes, Path(scratch), device)
             figures[name][arm] = {
                 "last": points[-1],
                 "reached": {str(level): reached(points, "arrow_change", level) for level in LEVELS},

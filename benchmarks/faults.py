@@ -1,8 +1,9 @@
 """What is lost when something dies while pretraining goes on? The kill matrix, run by `make test-faults`.
 
 Each row trains the same small job through the command line, does its harm after half of the steps, runs the
-same command again where the job has ended, and compares the weights with those of the undisturbed job, bit by
-bit. Exits with 1 if any row loses anything.
+same command again where the job has ended, and compares the kept net and every record of the log (loss and
+accuracies to the last step) with those of the undisturbed job, bit by bit. Exits with 1 if any row loses
+anything, or was not run.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ def terminate(running: Running) -> None:
 
 
 def interrupt(running: Running) -> None:
-    running.process.send_signal(signal.SIGINT)
+    """As a terminal does: the whole process group has it."""
+    os.killpg(running.process.pid, signal.SIGINT)
 
 
 def fill_disk(running: Running) -> None:
@@ -143,11 +145,16 @@ ROWS: dict[str, tuple[Callable[[Running], None], int]] = {
 }
 
 
-NAMES = [*ROWS, "node lost", "node joins"]
+NAMES = [*ROWS, "node lost", "node leaves", "node joins"]
+SAVING = (terminate, interrupt)  # after these it must go on from where it was
+TOLD = ("step", "loss", "arrow", "val_arrow", "rate")
 
 
-def weights(folder: Path) -> bytes:
-    return (folder / "run" / "pretrain" / "model" / "tap.safetensors").read_bytes()
+def outcome(folder: Path) -> tuple[bytes, list[list[Any]]]:
+    """The kept net, and what the log tells of every step on record but its speed."""
+    stage = folder / "run" / "pretrain"
+    lines = [json.loads(line) for line in (stage / "log.jsonl").read_text().splitlines()]
+    return (stage / "model" / "tap.safetensors").read_bytes(), [[r.get(key) for key in TOLD] for r in lines]
 
 
 def disturbed(folder: Path, harm: Callable[[Running], None], status: int) -> dict[str, Any]:
@@ -172,6 +179,8 @@ def disturbed(folder: Path, harm: Callable[[Running], None], status: int) -> dic
     recovered = time.monotonic() - start
     if running.end():
         raise RuntimeError(f"did not end well: {running.told()}")
+    if harm in SAVING and resumed < before:
+        raise RuntimeError(f"it was asked to save at step {before} and went on from {resumed}")
     record = {"at_step": before, "went_on_from": resumed, "seconds_to_recover": round(recovered, 1)}
     return {**record, "exit_status": ended, "command_again": status != 0}
 
@@ -212,22 +221,28 @@ def node_lost(base: Path, folder: Path) -> dict[str, Any]:
         cluster.shutdown()
 
 
-def node_joins(base: Path, folder: Path) -> dict[str, Any]:
-    """A node comes to a running cluster, and training goes on with two workers where it was one.
+def resized(folder: Path, workers: int) -> dict[str, Any]:
+    """A node comes to a running cluster, or leaves it: training goes on with so many `workers` instead.
 
     Ray looks for room once a minute. The weights are not those of one worker: each augments its own share.
     """
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    node = cluster.add_node(num_cpus=1) if workers == 1 else None
     ray = {"address": cluster.address, "train_workers": [1, 2]}
-    prepared(base, folder, ray=ray, pretrain={**STUDY["pretrain"], "epochs": LONGER})
+    folder.mkdir()
+    longer = {**STUDY, "ray": ray, "pretrain": {**STUDY["pretrain"], "epochs": LONGER}}
+    (folder / "study.yaml").write_text(yaml.safe_dump(longer))  # a job of its own, from its movies on
     try:
         running = Running(folder)
         running.until(HARM_AT)
         before, start = running.step(), time.monotonic()
-        cluster.add_node(num_cpus=1)
-        while running.records()[-1]["workers"] < 2:
+        if node is None:
+            cluster.add_node(num_cpus=1)
+        else:
+            cluster.remove_node(node, allow_graceful=False)
+        while running.records()[-1]["workers"] != workers:
             running.until(running.step() + 1)
         recovered = time.monotonic() - start
         if running.end():
@@ -238,7 +253,7 @@ def node_joins(base: Path, folder: Path) -> dict[str, Any]:
     steps = [record["step"] for record in records]
     return {
         "at_step": before,
-        "two_workers_from": next(record["step"] for record in records if record["workers"] == 2),
+        "from_step": next(record["step"] for record in records if record["workers"] == workers),
         "seconds_to_resize": round(recovered, 1),
         "every_step_once": steps == list(range(10, LONGER * 30 + 1, 10)),
         "val_arrow": records[-1]["val_arrow"],
@@ -251,20 +266,20 @@ def prepared(base: Path, folder: Path, **sections: Any) -> None:
     (folder / "study.yaml").write_text(yaml.safe_dump({**STUDY, **sections}))
 
 
-def row(name: str, base: Path, scratch: Path, expected: bytes) -> dict[str, Any]:
+def row(name: str, base: Path, scratch: Path, expected: object) -> dict[str, Any]:
     folder = scratch / name.replace(" ", "_")
-    if name == "node joins":
-        return node_joins(base, folder)
+    if name in ("node joins", "node leaves"):
+        return resized(folder, 2 if name == "node joins" else 1)
     if name == "node lost":
         record = node_lost(base, folder)
-        return {**record, "same_weights": weights(folder) == expected}
+        return {**record, "nothing_lost": outcome(folder) == expected}
     harm, status = ROWS[name]
     with small_disk(folder) if "disk" in name else contextlib.nullcontext(True) as there:
         if not there:
-            return {"not_run": "a file system of its own needs root"}
+            return {"not_run": "a file system of its own needs root", "nothing_lost": False}
         prepared(base, folder)
         record = disturbed(folder, harm, status)
-        return {**record, "same_weights": weights(folder) == expected}
+        return {**record, "nothing_lost": outcome(folder) == expected}
 
 
 def main() -> None:
@@ -287,16 +302,16 @@ def main() -> None:
         if (undisturbed := Running(scratch / "undisturbed")).end():
             raise RuntimeError(undisturbed.told())
         rows: dict[str, Any] = {"undisturbed": {"seconds": round(time.monotonic() - start, 1)}}
-        expected = weights(scratch / "undisturbed")
+        expected = outcome(scratch / "undisturbed")
         for each in given.rows:
             try:
                 rows[each] = row(each, base, scratch, expected)
             except RuntimeError as error:
-                rows[each] = {"failed": str(error), "same_weights": False}
+                rows[each] = {"failed": str(error), "nothing_lost": False}
             print(each, rows[each], file=sys.stderr, flush=True)
     emit("faults", rows)
     kept = [
-        record.get(fact, True) for record in rows.values() for fact in ("same_weights", "every_step_once")
+        record.get(fact, True) for record in rows.values() for fact in ("nothing_lost", "every_step_once")
     ]
     sys.exit(not all(kept))
 

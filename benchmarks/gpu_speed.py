@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import emit
-from benchmarks.step_speed import batches, configured, matrix_rate, operations, rounds
+from benchmarks.step_speed import batches, configured, later, matrix_rate, operations, rounds
 from tapray.model.backbones import PRESETS
 from tapray.pretrain.checkpoints import Checkpoints
 from tapray.pretrain.loop import Team, run
@@ -86,8 +86,8 @@ def parts(folder: Path, repeats: int) -> dict[str, Any]:
         crops = own.crops(0, 0)
         given = own.augmented(crops, 0, 0)
         work = {
-            "crops": several(partial(own.crops, 0, 1)),
-            "augment": several(partial(own.augmented, crops, 0, 1)),
+            "crops": several(later(partial(own.crops, 0))),
+            "augment": several(later(partial(own.augmented, crops, 0))),
             "model": several(partial(Trainer(own.config, 0, 1, GPU).train_step, *given)),
         }
         taken = rounds(work, repeats)
@@ -99,9 +99,8 @@ def loop(folder: Path) -> dict[str, Any]:
     """The median over the records after the first epoch."""
     figures = {}
     for size, batch in SHAPES.items():
-        own = batches(
-            folder, size, batch, GPU, precision="bf16", epochs=3, steps_per_epoch=LONG, val_batches=1
-        )
+        fastest = OPTIONS["bf16_compile_channels_last"]
+        own = batches(folder, size, batch, GPU, epochs=3, steps_per_epoch=LONG, val_batches=1, **fastest)
         log, saved = folder / f"{size}.jsonl", folder / f"saved_{size}"
         saved.mkdir()
         start = time.perf_counter()

@@ -3,9 +3,12 @@
     python -m benchmarks.shuffled_control ../shared/data --orders 2 --steps 400
 
 Trains the default recipe on a movie's frames in an order of chance, and looks at its arrow accuracy on
-held-out frames, shuffled too, in many orders of chance. One order of a few dozen frames can favour a net by
-luck, so the figure is the mean over the orders, with the interval of twice its standard error; beside it, the
-same net recipe trained on the true order and looked at in the true order.
+held-out frames, shuffled too, in many orders of chance. The crops are augmented there as in training, so that
+whatever of drawing, cutting or augmentation gave the order away would show. One order of a few dozen frames
+can favour a net by luck: the figure is the mean over orders, each drawn by itself, with the interval of twice
+its standard error. Beside it, the same recipe trained on the true order and looked at in the true order, and
+`leaky`: on shuffled frames with an augmentation that marks the first frame, which must be found out. Exits
+with 1 where an interval leaves out 0.5 or the mark is not found.
 """
 
 from __future__ import annotations
@@ -13,19 +16,23 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.common import emit
 from benchmarks.convergence import HELD_OUT, MOVIES, movie_frames, stream
 from tapray.config import JobConfig, SamplerKind
 from tapray.model.tap import TapNet
+from tapray.pretrain import batches
 from tapray.pretrain.batches import Batches
-from tapray.pretrain.loop import validate
+from tapray.pretrain.loop import accuracy_of
 from tapray.pretrain.trainer import Trainer
 
 LOOK = {"size": 48, "sharpness": 1.0, "batch": 256, "val_batches": 2}  # 512 crops of each order
@@ -33,6 +40,22 @@ LOOK = {"size": 48, "sharpness": 1.0, "batch": 256, "val_batches": 2}  # 512 cro
 
 def job(intensity: str, settings: dict[str, Any]) -> JobConfig:
     return JobConfig.model_validate({"simulate": {}, "crops": {"intensity": intensity}, "pretrain": settings})
+
+
+@contextmanager
+def marking() -> Iterator[None]:
+    """Within the block augmentation makes the first frame a little brighter."""
+    plain = batches.augment
+
+    def marked(crops: Tensor, mode: str, generator: torch.Generator) -> Tensor:
+        crops = plain(crops, mode, generator)
+        return torch.cat([crops[:, :1] + 0.1, crops[:, 1:]], dim=1)
+
+    batches.augment = marked
+    try:
+        yield
+    finally:
+        batches.augment = plain
 
 
 def trained(frames: NDArray[Any], intensity: str, steps: int) -> TapNet:
@@ -48,8 +71,8 @@ def trained(frames: NDArray[Any], intensity: str, steps: int) -> TapNet:
 def looked_at(net: TapNet, frames: NDArray[Any], intensity: str) -> float:
     look = job(intensity, LOOK)
     with tempfile.TemporaryDirectory() as scratch:
-        batches = Batches(stream(frames, look, SamplerKind.CHANGE, Path(scratch)), look.pretrain)
-        return validate(net, batches)[0]
+        seen = Batches(stream(frames, look, SamplerKind.CHANGE, Path(scratch)), look.pretrain)
+        return accuracy_of(net, (seen.train(0, step) for step in range(look.pretrain.val_batches)))[0]
 
 
 def main() -> None:
@@ -79,9 +102,16 @@ def main() -> None:
             "shuffled": {"mean": mean, "low": mean - 2 * error, "high": mean + 2 * error, "looks": found},
             "true_order": looked_at(trained(rest, intensity, given.steps), held_out, intensity),
         }
+        with marking():
+            mixed, other = (frames[rng.permutation(len(frames))] for frames in (rest, held_out))
+            net = trained(mixed, intensity, given.steps)
+            figures[name]["leaky"] = looked_at(net, other, intensity)
         print(name, figures[name], file=sys.stderr, flush=True)
     told = {name: getattr(given, name) for name in ("orders", "looks", "steps")}
     emit("shuffled_control", {**told, **figures})
+    shuffled = [figures[name]["shuffled"] for name in given.movies]
+    blind = all(found["low"] <= 0.5 <= found["high"] for found in shuffled)
+    sys.exit(not (blind and all(figures[name]["leaky"] > 0.9 for name in given.movies)))
 
 
 if __name__ == "__main__":

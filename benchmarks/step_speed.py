@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -142,15 +143,21 @@ def batches(folder: Path, size: int, batch: int, device: torch.device = CPU, **p
     return Batches(stream, config.pretrain, device=device)
 
 
+def later(work: Callable[[int], Any]) -> Callable[[], Any]:
+    """Work of a step, of another one each time: what is in the processor's cache is not asked for again."""
+    number = count()
+    return lambda: work(next(number))
+
+
 def data(folder: Path, repeats: int) -> dict[str, Any]:
     """Of one core: crops of 96 px, as they go to the device."""
     torch.set_num_threads(1)
     own = batches(folder, 96, 256)
-    number = iter(range(10**9))
+    one = later(partial(own.crops, 0))
 
     def twenty() -> None:
         for _ in range(20):
-            own.crops(0, next(number))
+            one()
 
     taken = rounds({"crops": twenty}, repeats)["crops"]
     return {"size": 96, "batch": 256, "pairs_per_s": 20 * 256 / taken}
@@ -171,8 +178,8 @@ def share(folder: Path, repeats: int) -> dict[str, Any]:
         crops = own.crops(0, 0)
         given = own.augmented(crops, 0, 0)
         parts = {
-            "crops": partial(own.crops, 0, 1),
-            "augment": partial(own.augmented, crops, 0, 1),
+            "crops": later(partial(own.crops, 0)),
+            "augment": later(partial(own.augmented, crops, 0)),
             "model": partial(trainer.train_step, *given),
         }
         found = rounds(parts, repeats)

@@ -3,6 +3,7 @@
 `plain`: the training loop in one process without Ray. `ray_1`: Ray Train with one worker. `ray_2`: with two,
 which share the batch; `ray_2_wide`: with two, each with a whole one. `ddp_2`: as `ray_2`, without Ray.
 `plain_2`: two plain processes at once that know nothing of each other, the most that the machine can give.
+`model`: the net's step alone, in one process: its time over a step of `ray_1` is the model's share of that.
 Every process computes with one thread. Pairs a second are the median of a run's records after its first
 epoch; figures are medians over the rounds.
 
@@ -59,6 +60,11 @@ LINKS = {  # bytes a second and seconds: one node of 8 GPUs (NVLink), several no
     "Ethernet, 100 Gb/s, 20 us": (12.5e9, 20e-6),
 }
 GPUS = (8, 64, 512)
+# Of the pairs a second; each a median over the rounds, since a machine is not as fast in all of them.
+RATIOS = (
+    *(("ray_1", "plain"), ("ray_1", "model"), ("ray_2", "ray_1"), ("ray_2_wide", "ray_1")),
+    *(("ddp_2", "plain"), ("plain_2", "plain")),
+)
 
 
 def job(folder: Path) -> tuple[JobConfig, dict[Role, list[Region]], Path]:
@@ -103,6 +109,22 @@ def at_once(works: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> flo
     return time.perf_counter() - start
 
 
+def model(folder: Path, log: Path) -> None:
+    """Steps on the same crops, in this process, on one thread; writes what a run writes."""
+    torch.set_num_threads(1)
+    config, regions, frames = job(folder)
+    crops = open_stream(frames, regions[Role.TRAIN], config, config.pretrain.sampler, 0)
+    given, trainer = Batches(crops, config.pretrain).train(0, 0), Trainer(config.pretrain, 0)
+    records = []
+    for epoch in range(config.pretrain.epochs):
+        start = time.perf_counter()
+        for _ in range(config.pretrain.steps_per_epoch):
+            trainer.train_step(*given)
+        taken = (time.perf_counter() - start) / config.pretrain.steps_per_epoch
+        records.append(json.dumps({"epoch": epoch, "pairs_per_s": BATCH / taken}))
+    log.write_text("\n".join(records))
+
+
 def plain_at_once(folder: Path, logs: list[Path]) -> dict[str, float]:
     """As many processes as logs; their pairs a second together."""
     seconds = at_once([(plain, (folder, log)) for log in logs])
@@ -142,7 +164,7 @@ def with_ray(folder: Path, log: Path, workers: int, batch: int = BATCH) -> dict[
     start = time.perf_counter()
     with session(config.ray):
         pretrain(config, regions, frames, log.with_suffix(""), log, Reporter("quiet"))
-    return told([rate(log)], time.perf_counter() - start)
+    return told([rate(log)], time.perf_counter() - start, batch)
 
 
 def rate(log: Path) -> float:
@@ -151,11 +173,18 @@ def rate(log: Path) -> float:
     return statistics.median(record["pairs_per_s"] for record in records if record["epoch"] > 0)
 
 
-def told(rates: list[float], taken: float) -> dict[str, float]:
+def told(rates: list[float], taken: float, batch: int = BATCH) -> dict[str, float]:
     """Pairs a second, and the seconds that went elsewhere: start, validation, checkpoints, end."""
     settings = STUDY["pretrain"]
-    pairs = settings["steps_per_epoch"] * settings["epochs"] * BATCH
+    pairs = settings["steps_per_epoch"] * settings["epochs"] * batch
     return {"pairs_per_s": sum(rates), "around_s": taken - pairs / statistics.mean(rates)}
+
+
+def on_gpu() -> float:
+    """Seconds of the fastest step of the default preset at 48 px, as benchmarks/gpu_speed.py has found it."""
+    figures = json.loads((Path(__file__).parent / "results" / "gpu_speed.json").read_text())
+    found = figures["step"]["unet-12s2, 48 px"]
+    return float(found["batch"] / found["bf16_compile_channels_last"]["pairs_per_s"])
 
 
 def predicted(step_s: float, gradient_bytes: int) -> dict[str, Any]:
@@ -173,13 +202,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Ray's workers would compile every import anew
-    names = ("plain", "ray_1", "ray_2", "ray_2_wide", "ddp_2", "plain_2")
+    names = ("model", "plain", "ray_1", "ray_2", "ray_2_wide", "ddp_2", "plain_2")
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         job(folder)
         for number in range(given.repeats):
             logs = {name: folder / f"{number}_{name}.jsonl" for name in (*names, "other")}
+            taken["model"].append(told([rate(logs["model"])], at_once([(model, (folder, logs["model"]))])))
             taken["plain"].append(plain_at_once(folder, [logs["plain"]]))
             taken["ray_1"].append(with_ray(folder, logs["ray_1"], 1))
             taken["ray_2"].append(with_ray(folder, logs["ray_2"], 2))
@@ -192,21 +222,23 @@ def main() -> None:
         for name, rows in taken.items()
     }
     rates = {name: row["pairs_per_s"] for name, row in figures.items()}
+    ratios = {
+        f"{one}_to_{other}": statistics.median(
+            a["pairs_per_s"] / b["pairs_per_s"] for a, b in zip(taken[one], taken[other], strict=True)
+        )
+        for one, other in RATIOS
+    }
     gradient = sum(value.numel() * value.element_size() for value in TapNet("unet-12s2").parameters())
     emit(
         "train_scaling",
         {
             **vars(given),
             **figures,
-            "ray_1_to_plain": rates["ray_1"] / rates["plain"],
-            "ray_2_to_ray_1": rates["ray_2"] / rates["ray_1"],
-            "ray_2_wide_to_ray_1": rates["ray_2_wide"] / rates["ray_1"],
-            "ddp_2_to_plain": rates["ddp_2"] / rates["plain"],
-            "plain_2_to_plain": rates["plain_2"] / rates["plain"],
+            **ratios,
             "gradient_bytes": gradient,
             "predicted": {
                 "of the step measured on one core": predicted(BATCH / rates["ray_1"], gradient),
-                "of a step of 10 ms, assumed of a GPU": predicted(0.01, gradient),
+                "of the step measured on a GPU": predicted(on_gpu(), gradient),
             },
         },
     )

@@ -80,7 +80,7 @@ MEANINGS = {
     "PretrainConfig.val_batches": "batches that give the validation arrow accuracy, the same every epoch",
     "PretrainConfig.precision": "numbers that the net computes with; weights stay `fp32`",
     "StudyConfig.search": "what a search varies, see [Studies](studies.md)",
-    "StudyConfig.sampler": "who proposes: Optuna's TPE or Gaussian process, chance, or a grid",
+    "StudyConfig.sampler": "who proposes: chance, a grid, or what learns: Optuna's TPE or Gaussian process",
     "Dimension.LEARNING_RATE": "the highest of the schedule",
     "Dimension.WEIGHT_DECAY": "penalty on squared weights",
     "Dimension.CLASS_WEIGHTS": "what a class counts in training",

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from tapray.atomic import FULL_DISK
+from tapray.cli_jobs import jobs, submit
 from tapray.errors import UserError
+from tapray.options import Force, Out, Progress, Study, reporter
 
 if TYPE_CHECKING:
-    from tapray.console import Mode, Reporter
     from tapray.entries import Reading
     from tapray.model.tap import TapNet
 
@@ -27,24 +28,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-jobs = typer.Typer(help="Jobs on a Ray cluster.", no_args_is_help=True)
-app.add_typer(jobs, name="jobs")
-
 _INTERRUPTED = 130
 _USERS_FAULTS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, *FULL_DISK)
 
-Study = Annotated[Path, typer.Argument(help="Study configuration (YAML).")]
-Out = Annotated[Path | None, typer.Option(help="Run folder; default: the study's own, or runs/NAME.")]
-Force = Annotated[list[str] | None, typer.Option(help="Redo this stage and what follows (repeatable).")]
 Axes = Annotated[str | None, typer.Option(help="Axes of the file, a letter each, for example TCYX.")]
 Channel = Annotated[
     list[int] | None, typer.Option(help="Channel, of several: 0, 1... (repeatable: seen together).")
 ]
 Plane = Annotated[int | None, typer.Option(help="Plane of a z-stack: 0, 1...")]
-_ADDRESS = "http://127.0.0.1:8265"
-Address = Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard.")]
-JobName = Annotated[str, typer.Argument(help="Name of the job, as submit and jobs list tell it.")]
-Progress = Annotated[str, typer.Option(help="rich, quiet or json (one JSON object a line).")]
 
 
 def main() -> None:
@@ -77,26 +68,17 @@ def _job(study: Path, out: Path | None, force: list[str] | None, until: str, pro
     from tapray.configfile import load_variants
     from tapray.job import run_job
 
-    variants, reporter = load_variants(study, out), _reporter(progress)
+    variants, told = load_variants(study, out), reporter(progress)
     folders = []
     for name, config in variants.items():
         if name:
-            reporter.say(f"variant {name}")
-        folders.append(run_job(config, until=until, force=force or [], reporter=reporter))
+            told.say(f"variant {name}")
+        folders.append(run_job(config, until=until, force=force or [], reporter=told))
     if until == "report" and len(variants) > 1:
         from tapray.report.variants import write_comparison
 
-        reporter.say(f"tables of all variants: {write_comparison(folders)}")
+        told.say(f"tables of all variants: {write_comparison(folders)}")
     return folders
-
-
-def _reporter(mode: str) -> Reporter:
-    from tapray.console import Reporter
-
-    modes: dict[str, Mode] = {"rich": "rich", "quiet": "quiet", "json": "json"}
-    if mode not in modes:
-        raise UserError(f"unknown progress mode '{mode}'", where="--progress", todo="use rich, quiet or json")
-    return Reporter(modes[mode])
 
 
 @app.command()
@@ -176,72 +158,8 @@ def demo(
         _job(path, out, force, "report", progress)
 
 
-@app.command()
-def submit(
-    study: Study,
-    address: Address = _ADDRESS,
-    out: Out = None,
-    force: Force = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Send it and leave.")] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Send it again whenever the job or the cluster dies.")
-    ] = False,
-    progress: Progress = "rich",
-) -> None:
-    """The whole job on a Ray cluster; continues where it was interrupted."""
-    from tapray.configfile import sent_study
-    from tapray.distributed.jobs import Cluster, see_through
-
-    variants, folder = sent_study(study, out)
-    reporter = _reporter(progress)
-    if detach:
-        name = Cluster(address).submit(variants, folder, force or [])
-        reporter.say(f"job {name}; follow it with: tapray jobs logs {name} --follow")
-    else:
-        see_through(address, variants, folder, force or [], reporter, wait=wait)
-
-
-@jobs.command("list")
-def jobs_list(address: Address = _ADDRESS, progress: Progress = "rich") -> None:
-    """The cluster's tapray jobs, the latest first."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from tapray.distributed.jobs import Cluster, row
-
-    table = Table("job", "status", "started", "run folder", "message")
-    for details in Cluster(address).jobs():
-        table.add_row(*map(escape, row(details)))
-    _reporter(progress).table(table)
-
-
-@jobs.command("status")
-def jobs_status(job: JobName, address: Address = _ADDRESS) -> None:
-    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
-    from tapray.distributed.jobs import Cluster
-
-    print(Cluster(address).details(job).status.value)
-
-
-@jobs.command("logs")
-def jobs_logs(
-    job: JobName,
-    address: Address = _ADDRESS,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
-    progress: Progress = "rich",
-) -> None:
-    """What a job has told so far."""
-    from tapray.distributed.jobs import Cluster
-
-    Cluster(address).show(job, _reporter(progress), follow=follow)
-
-
-@jobs.command("stop")
-def jobs_stop(job: JobName, address: Address = _ADDRESS) -> None:
-    """Ends a job; submitted again, it continues."""
-    from tapray.distributed.jobs import Cluster
-
-    Cluster(address).stop(job)
+app.command()(submit)
+app.add_typer(jobs, name="jobs")
 
 
 @app.command()
@@ -283,7 +201,7 @@ def inspect(
     """What is understood of movies: axes, intensities, events, what is unknown; with a picture."""
     from tapray.inspect import inspect as run_inspection
 
-    run_inspection(_located(path), _reading(axes, channel, plane), out, _reporter("rich"))
+    run_inspection(_located(path), _reading(axes, channel, plane), out, reporter("rich"))
 
 
 @app.command()
@@ -307,7 +225,7 @@ def predict(
     from tapray.predict import predict as run_prediction
 
     opened = open_movie(_located(movie), reading=_reading(axes, channel, plane))
-    run_prediction(load_model(model), opened, out, _reporter(progress), stride)
+    run_prediction(load_model(model), opened, out, reporter(progress), stride)
 
 
 @app.command()
@@ -322,11 +240,13 @@ def convert(
     from tapray.model.bioimage import write_bioimage
     from tapray.model.onnx import write_onnx
     from tapray.model.tarrow import read_net, write_tarrow
-    from tapray.model.weights import save_tap
+    from tapray.model.weights import intensity_of, save_tap
 
     writers: dict[str, Callable[[TapNet, Path], None]] = {
-        **{"tapray": save_tap, "tarrow": write_tarrow},
-        **{"onnx": write_onnx, "bioimage": write_bioimage},
+        "tapray": lambda net, path: save_tap(net, path, intensity=intensity_of(model)),
+        "tarrow": write_tarrow,
+        "onnx": write_onnx,
+        "bioimage": lambda net, path: write_bioimage(net, path, intensity_of(model)),
     }
     if to not in writers:
         raise UserError(f"unknown form '{to}'", where="--to", todo=f"use one of {', '.join(writers)}")
@@ -366,7 +286,7 @@ def ui(
 ) -> None:
     """MLflow's comparison page on the runs' store."""
     from tapray.comparison import page
-    from tapray.tracking import experiment_id, serve
+    from tapray.stores import experiment_id, serve
 
     store, experiment = _store_of(runs)
     command = serve(store, port)

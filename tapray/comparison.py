@@ -13,18 +13,21 @@ from typing import Any
 NAME = "tapray"
 TAG = f"mlflow.sharedViewState.{NAME}"
 # parameters that runs are grouped by: one row for each cell, over seeds
-_FACTORS = ("init", "head", "budget")
+_FACTORS = ("study", "split", "init", "head", "budget")
 _NAME = "attributes.`Run Name`"  # a column
 _METRICS = ("ap", "f1", "precision_1", "recall_1", "ece_after", "ece_before")
 _BARS = ("ap", "f1", "ece_after")
 
 
-def view(cells: Iterable[Mapping[Any, Any]] = ()) -> str:
-    """The view as MLflow keeps it, JSON: final runs grouped by cell, their means, and charts.
+def view(cells: Iterable[Mapping[Any, Any]] = (), before: str = "") -> str:
+    """The view as MLflow keeps it, JSON: final runs grouped by study and cell, their means, and charts.
 
     Args:
-        cells: init, head and budget of those whose runs are folded away, so that the means stand together.
+        cells: study, split, init, head and budget of those whose runs are folded away, so that means stand
+            together.
+        before: a view of which the folded cells stay so.
     """
+    folded = json.loads(before)["groupsExpanded"] if before else {}
     charts = [_chart("BAR", name, metricKey=name) for name in _BARS]
     axes = {"xaxis": {"key": "ap", "type": "METRIC"}, "yaxis": {"key": "ece_after", "type": "METRIC"}}
     charts.append(_chart("SCATTER", "ap-ece", **axes))
@@ -38,11 +41,12 @@ def view(cells: Iterable[Mapping[Any, Any]] = ()) -> str:
             "groupByKeys": [{"mode": "param", "groupByData": name} for name in _FACTORS],
         },
         "groupsExpanded": {
-            ",".join(f"param.{name}.{cell[name]}" for name in _FACTORS): False for cell in cells
+            **folded,
+            **{",".join(f"param.{name}.{cell[name]}" for name in _FACTORS): False for cell in cells},
         },
         "selectedColumns": [f"metrics.`{name}`" for name in _METRICS],
         "columnOrder": [_NAME, *columns],
-        "columnWidths": {_NAME: 330, **dict.fromkeys(columns, 105)},
+        "columnWidths": {_NAME: 480, **dict.fromkeys(columns, 105)},
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts,
         "compareRunSections": [{"uuid": NAME, "name": "Study", "display": True, "isReordered": True}],

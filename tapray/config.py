@@ -214,6 +214,9 @@ class Dimension(StrEnum):
     TEMPERATURE = "temperature"  # explored; without it fitted on validation
 
 
+STARTUP = 4  # trials that tpe and gp draw at random before they model
+
+
 class StudyConfig(Section):
     """Label budgets x initialisations x heads, over seeds."""
 
@@ -225,7 +228,7 @@ class StudyConfig(Section):
     seeds: int = Field(5, ge=2)  # an interval over seeds needs two
     trials: int = Field(4, ge=1)  # search trials per cell, the same for every arm
     search: tuple[Dimension, ...] = (Dimension.LEARNING_RATE, Dimension.WEIGHT_DECAY, Dimension.DROPOUT)
-    sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    sampler: Literal["tpe", "gp", "random", "grid"] = "random"
     # what a search goes for: average precision, or it and a low expected calibration error
     objectives: Literal["ap", "ap_and_ece"] = "ap"
     # settings that are proposed at a time, before any of them is known, and trained in one go where a head
@@ -255,6 +258,13 @@ class StudyConfig(Section):
             raise ValueError("imagenet is not set: name the file of a ResNet-18's weights")
         if self.halving and self.objectives != "ap":
             raise ValueError("halving knows one objective: take it, or objectives: ap")
+        if self.halving and self.together < self.halving:
+            raise ValueError("halving: of fewer trials than this, proposed together, none is left out")
+        if self.sampler in ("tpe", "gp") and self.trials <= max(self.together, STARTUP):
+            todo = "give more trials, or fewer together"
+            raise ValueError(f"sampler {self.sampler}: no trial is left to learn from others; {todo}")
+        if Dimension.TEMPERATURE in self.search and self.objectives == "ap":
+            raise ValueError("search: temperature changes no average precision; take objectives: ap_and_ece")
         return self
 
 

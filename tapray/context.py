@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tapray.background import in_background
 from tapray.config import Dimension, JobConfig, MovieEntry
 from tapray.console import Reporter, Task
 from tapray.crops.collect import Inputs
-from tapray.runfolder import RunFolder
+from tapray.runfolder import RunFolder, git_commit
 from tapray.study.results import Results, collect
 from tapray.tracking import Finished, Tracker
 
 # What tells one trial or run from another: logged as parameters, all other numbers as metrics.
 FACTORS = ("init", "head", "budget", "seed", "trial", *(name for name in Dimension if name != "temperature"))
 # What MLflow's comparison page groups and filters by.
-TAGS = ("init", "head", "budget", "seed", "trial", "tune_trial")
+TAGS = ("init", "head", "budget", "seed", "trial", "tune_trial", "status", "error")
+Tell = Callable[[list[dict[str, Any]]], None]
 
 
 @dataclass
@@ -38,6 +41,11 @@ class Job:
     keys: dict[str, str]
     given: Inputs | None = None
     forced: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """That of the run folder: a study may be run in several."""
+        return self.folder.out.name
 
     @property
     def shards(self) -> Path:
@@ -81,6 +89,10 @@ class Job:
         leaky = max(audit["train"], audit["val"], audit["pretrain"]) > 0
         return collect(self.study, self.folder.facts("pretrain")["nets"], leaky=leaky)
 
+    @cached_property
+    def _commit(self) -> str | None:
+        return git_commit()
+
     @property
     def history(self) -> list[dict[str, float]]:
         """The learning curve of pretraining, one record every few steps."""
@@ -91,15 +103,20 @@ class Job:
         """The id of this job's own nested MLflow run of that name, opened again if it is there."""
         return self.tracker.run(name, f"{self.run_id}/{name}", self.run_id, tags)
 
-    def teller(self, progress: Task, kind: str, metric: str) -> Callable[[list[dict[str, Any]]], None]:
+    @contextmanager
+    def teller(self, progress: Task, kind: str, metric: str) -> Iterator[Tell]:
         """Logs finished trials or runs (`kind`) to MLflow and moves the progress bar, showing `metric`."""
 
-        def tell(records: list[dict[str, Any]]) -> None:
+        def log(records: list[dict[str, Any]]) -> None:
             self.tracker.children(self.run_id, [self._told(record, kind) for record in records])
+
+        def tell(records: list[dict[str, Any]]) -> None:
+            later(records)
             shown = [record[metric] for record in records if metric in record]
             progress.update(progress.done + len(records), **({metric: shown[-1]} if shown else {}))
 
-        return tell
+        with in_background(log) as later:
+            yield tell
 
     def _told(self, record: dict[str, Any], kind: str) -> Finished:
         number = record["trial" if kind == "trial" else "seed"]
@@ -112,7 +129,11 @@ class Job:
             tags={
                 **{"stage": "study", "kind": kind, "split": self.config.split.kind.value},
                 **{name: str(record[name]) for name in TAGS if name in record},
+                **({"mlflow.source.git.commit": commit} if (commit := self._commit) else {}),
             },
-            params={key: record[key] for key in FACTORS if key in record},
+            params={
+                **{"study": self.name, "split": self.config.split.kind.value},
+                **{key: record[key] for key in FACTORS if key in record},
+            },
             metrics={key: value for key, value in numbers.items() if key not in FACTORS},
         )

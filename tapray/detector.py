@@ -54,7 +54,7 @@ def save_model(config: JobConfig, found: Results, study: Path, pretrained: Path,
         encoder = build_encoder(init, draw, config.pretrain.preset, config.channels, pretrained)
         if own["tap"]:
             encoder.load_state_dict(own["tap"])
-        save_tap(encoder, beside / "encoder")
+        save_tap(encoder, beside / "encoder", intensity=config.crops.intensity)
         save_file(own["head"], beside / "head.safetensors")
         facts = {"init": init, "head": head, "budget": int(run["budget"]), "seed": int(run["seed"])}
         shape = {"width": settings.width, "pooling": settings.pooling, "layer": settings.layer}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,8 @@ from tapray.config import Init, Layer, Role
 from tapray.context import Job
 from tapray.crops.collect import Inputs
 from tapray.distributed.aside import aside
-from tapray.insight.detection import bin_edges, detection_table, likeness, shown, tallies
-from tapray.insight.explain import (
-    WAYS,
-    Stretch,
-    attribution_maps,
-    grey,
-    stretches,
-    strongest_regions,
-    whole_frame,
-    window,
-)
+from tapray.insight.detection import bin_edges, detection_table, likeness, shown, tallies, time_parts
+from tapray.insight.explain import WAYS, Seen, Stretch, along, grey, stretches, strongest_regions, window
 from tapray.insight.maps import FEWEST, as_colours, crop_map
 from tapray.insights import log, surroundings
 from tapray.model.attribution import integrated_gradients, occlusion
@@ -40,7 +31,6 @@ from tapray.study.store import FeatureStore
 
 COLUMNS = ["part", "net", "way", "metric", "value", "low", "high"]
 ALIKE = "rank_correlation_with_random"
-Maps = list[dict[str, NDArray[np.float32]]]  # of each stretch, by way (P, h, w)
 
 
 def explain(job: Job) -> dict[str, Any]:
@@ -51,19 +41,14 @@ def explain(job: Job) -> dict[str, Any]:
     draw_crop_map = _crop_map(job)
     looks = {role: Look.at(job.inputs, role) for role in (Role.TRAIN, Role.TEST)}
     rows, paths = [], list[Path]()
-    total = len(nets) * sum(own.pairs for look in looks.values() for own in look.stretches)
-    with job.reporter.task("attribution", total, "frame pair") as progress:
+    total = sum(own.pairs + own.delta for look in looks.values() for own in look.stretches)
+    with job.reporter.task("attribution", total, "frame") as progress:
         for role, look in looks.items():
-            maps = {name: look.maps(net, progress.advance) for name, net in nets.items()}
-            for way in WAYS:
-                found = {name: [own[way] for own in stretches] for name, stretches in maps.items()}
-                tables = [look.numbers(own).assign(net=name) for name, own in found.items()]
-                alike = float(np.mean([likeness(*both) for both in zip(*found.values(), strict=True)]))
-                same = pd.DataFrame({"net": ["tap"], "metric": [ALIKE], "value": [alike]})
-                rows += [table.assign(part=role.value, way=way) for table in (*tables, same)]
-            paths += look.pictures(nets["tap"], maps["tap"], target, role)
+            seen = look.along(nets, progress.advance)
+            rows += [table.assign(part=role.value) for table in look.numbers(seen)]
+            paths += look.pictures(nets["tap"], seen[0], target, role)
             if role is Role.TEST:
-                paths += look.films(nets["tap"], maps["tap"], target)
+                paths += look.films(nets["tap"], seen[0], target)
     numbers = pd.concat(rows).reindex(columns=COLUMNS)
     paths.append(write_csv(numbers, target / "attribution.csv"))
     paths += draw_crop_map(target)
@@ -88,58 +73,54 @@ class Look:
     def _intensity(self) -> str:
         return self.inputs.config.crops.intensity
 
-    def frame(self, stretch: Stretch, t: int) -> NDArray[np.float32]:
-        """(h, w) or (C, h, w), normalised."""
-        return stretch.frame(self.inputs.movies[stretch.region.movie], t, self._intensity)
-
-    def maps(self, net: TapNet, tell: Callable[[], object]) -> Maps:
-        """Attribution of every stretch."""
+    def along(self, nets: Mapping[str, TapNet], tell: Callable[[], object]) -> list[Seen]:
+        """What nets see of every stretch."""
         movies = self.inputs.movies
-        return [
-            attribution_maps(net, movies[own.region.movie], own, self._intensity, tell)
-            for own in self.stretches
-        ]
+        return [along(nets, movies[own.region.movie], own, self._intensity, tell) for own in self.stretches]
 
-    def numbers(self, maps: Sequence[NDArray[np.float32]]) -> pd.DataFrame:
-        """How well maps (P, h, w) of every stretch find events; see `tapray.insight.detection`."""
+    def numbers(self, seen: Sequence[Seen]) -> Iterator[pd.DataFrame]:
+        """How well each way of attribution finds events; see `tapray.insight.detection`."""
+        blocks = time_parts([own.pairs for own in self.stretches])
+        for way in WAYS:
+            maps = {net: [own.maps[net][way] for own in seen] for net in seen[0].maps}
+            sums = {net: self._tallied(own) for net, own in maps.items()}
+            table = detection_table(sums, blocks, np.random.default_rng(0))
+            alike = float(np.nanmean([likeness(*both) for both in zip(*maps.values(), strict=True)]))
+            same = pd.DataFrame({"net": ["tap"], "metric": [ALIKE], "value": [alike]})
+            yield pd.concat([table, same]).assign(way=way)
+
+    def _tallied(self, maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         edges, sums = bin_edges(maps), []
         for stretch, own in zip(self.stretches, maps, strict=True):
             stride = -(-stretch.shape[0] // own.shape[1])
-            sums.append(tallies(own, stretch.inside(own.shape[1:], stride), edges))
-        movie = np.concatenate([np.full(own.pairs, own.region.movie) for own in self.stretches])
-        t = np.concatenate([own.times for own in self.stretches])
-        return detection_table(np.concatenate(sums), movie, t, np.random.default_rng(0))
+            sums.append(tallies(own, stretch.inside(stride), stretch.known(stride), edges))
+        return np.concatenate(sums)
 
-    def pictures(self, net: TapNet, maps: Maps, folder: Path, role: Role) -> list[Path]:
+    def pictures(self, net: TapNet, seen: Seen, folder: Path, role: Role) -> list[Path]:
         """The pair that shows most events: its regions, as picture and table, and its features as colours."""
-        stretch, own, stride = self.stretches[0], maps[0], net.backbone.stride
-        number = int(np.argmax(stretch.inside(own["evidence"].shape[1:], stride).sum(axis=(1, 2))))
-        t, last = stretch.first + number, stretch.first + number + stretch.delta
-        frames = np.stack([self.frame(stretch, at) for at in (t, last)])
+        stretch, own, stride = self.stretches[0], seen.maps["tap"], net.backbone.stride
+        t, frames = stretch.first + seen.number, seen.frames
         size = self.inputs.config.crops.size // net.backbone.divisor * net.backbone.divisor
-        seen = {way: enlarged(own[way][number][None], stretch.shape, stride)[0] for way in WAYS}
-        regions = strongest_regions(own["evidence"][number], size, stride)
+        maps = {way: enlarged(own[way][seen.number][None], stretch.shape, stride)[0] for way in WAYS}
+        regions = strongest_regions(own["evidence"][seen.number], size, stride)
         others = _others(net, frames, regions, size)
-        insets = Insets.around(regions, size, grey(frames), seen, others)
+        insets = Insets.around(regions, size, grey(frames), maps, others)
         events = shown(stretch.events, t, stretch.delta)
         where = f"{stretch.region.movie}, t = {t}"
         title = f"{role.value} part, {where}: the regions that stand out (boxes), annotated events (circles)"
         path = folder / f"attribution_{role.value}.png"
-        overlay_figure(grey(frames), seen["evidence"], regions, insets, events, title, path)
+        overlay_figure(grey(frames), maps["evidence"], regions, insets, events, title, path)
         r = stretch.region
         table = regions.assign(movie=r.movie, t=t, y=regions["y"] + r.top, x=regions["x"] + r.left)
-        colours = as_colours(whole_frame(net, frames[0]).numpy())
         beside = folder / f"features_{role.value}.png"
-        colours_figure(grey(frames)[0], colours, where, beside)
+        colours_figure(grey(frames)[0], as_colours(seen.features), where, beside)
         return [path, write_csv(table, path.with_suffix(".csv")), beside]
 
-    def films(self, net: TapNet, maps: Maps, folder: Path) -> list[Path]:
+    def films(self, net: TapNet, seen: Seen, folder: Path) -> list[Path]:
         """The first stretch as a movie."""
-        stretch, own = self.stretches[0], maps[0]
-        frames = np.stack([self.frame(stretch, int(t)) for t in stretch.times])
-        cam = enlarged(own["evidence"], stretch.shape, net.backbone.stride)
+        stretch, stride = self.stretches[0], net.backbone.stride
         pixel = self.inputs.movies[stretch.region.movie].pixel_size
-        return write_movies(stretch, grey(frames), cam, folder, pixel)
+        return write_movies(stretch, seen.film, seen.maps["tap"]["evidence"], stride, folder, pixel)
 
 
 def _others(

@@ -27,7 +27,8 @@ def calibrate(job: Job) -> dict[str, Any]:
     target, rng = job.folder.stage("calibrate"), np.random.default_rng(0)
     table = calibration_table(job.results.predictions, rng)
     paths = [write_csv(table, target / "calibration.csv")]
-    paths += reliability_diagrams(job.results.predictions, target / "reliability.png", rng)
+    init = str(best_run(job.results.results)["init"])  # of which a model is made
+    paths += reliability_diagrams(job.results.predictions, init, target / "reliability.png", rng)
     ece = table[(table["metric"] == "ece") & (table["method"] == "temperature_bias")]
     fallen = int((ece["change"] < 0).sum())
     job.reporter.say(f"calibration: the mean ECE on test falls in {fallen} of {len(ece)} cells")

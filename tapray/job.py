@@ -20,8 +20,9 @@ from tapray.mirror import Mirror
 from tapray.model.backbones import build_backbone
 from tapray.model.tarrow import given_weights
 from tapray.runfolder import RunFolder, content_hash, git_commit
-from tapray.stages import STAGES, stage_key
-from tapray.tracking import Tracker, default_uri, redact
+from tapray.stages import STAGES, needed, stage_key
+from tapray.stores import default_uri, redact
+from tapray.tracking import Tracker
 
 
 def run_job(
@@ -42,10 +43,11 @@ def run_job(
         for name in set(stages) - set(names):
             todo = f"use one of {', '.join(names)}"
             raise UserError(f"unknown stage '{name}'", where=option, todo=todo)
+    reached = needed(until)
     for name in force:
-        if names.index(name) > names.index(until):
+        if name not in reached:
             todo = "use a command that reaches it"
-            what = f"stage '{name}' comes after {until}, the last of this command"
+            what = f"stage '{name}' is not needed by {until}, the last of this command"
             raise UserError(what, where="--force", todo=todo)
     build_backbone(config.pretrain.preset)  # an unknown name is found before anything is written
     if config.pretrain.weights is not None:
@@ -85,8 +87,9 @@ def _run_stages(
     given: Inputs | None,
 ) -> None:
     stale = _stale(folder, names, keys, force)
-    reached = names[: names.index(until) + 1]
-    todo = [name for name in reached if name in stale or not folder.is_done(name, keys[name])]
+    reached = needed(until)
+    done = {name for name in names if name not in stale and folder.is_done(name, keys[name])}
+    todo = [name for name in names if name in reached - done]
     uri = config.tracking.uri or default_uri(folder.out)
     if not todo:
         _forget(folder, stale)
@@ -125,20 +128,21 @@ def _run_stages(
 
 
 def _stale(folder: RunFolder, names: list[str], keys: dict[str, str], force: Sequence[str]) -> list[str]:
-    """The stages whose results must go: named in `force` or made from other inputs, and all that follow.
+    """The stages whose results must go: named in `force` or made from other inputs, and all that need them.
 
-    Finished stages that follow an unfinished one go too. What an unfinished stage has left of the
-    same inputs is kept: it continues from there.
+    Finished stages that need an unfinished one go too. What an unfinished stage has left of the same inputs
+    is kept: it continues from there.
     """
-    found = []
-    stale = unfinished = False
+    found, stale, unfinished = list[str](), set[str](), set[str]()
     for name in names:
-        done = folder.is_done(name, keys[name])
-        stale |= name in force or (bool(folder.facts(name)) and not done)
-        if stale or (done and unfinished):
+        done, before = folder.is_done(name, keys[name]), set(STAGES[name].after)
+        if name in force or (folder.facts(name) and not done) or before & stale:
+            stale.add(name)
+        if name in stale or (done and before & unfinished):
             found.append(name)
             done = False
-        unfinished |= not done
+        if not done:
+            unfinished.add(name)
     return found
 
 

@@ -36,9 +36,12 @@ def pretrain(job: Job) -> dict[str, Any]:
     for folder in kept if "pretrain" in job.forced else ():
         shutil.rmtree(folder, ignore_errors=True)
     frames = target / "frames"  # for this stage only
-    if not all((folder / "facts.json").exists() for folder in kept):
-        samplers = {region: evaluated(config) for role in Role for region in regions[role]}
+    written = frames / "written"
+    if not all((folder / "facts.json").exists() for folder in kept) and not written.exists():
+        roles = Role if config.pretrain.weights is None else (Role.TEST,)
+        samplers = {region: evaluated(config) for role in roles for region in regions[role]}
         write_frames(inputs.movies, samplers, config, job.shards, frames, job.reporter)
+        atomic_write(written, "")
     nets = []
     for number, (own, folder) in enumerate(zip(repeats, kept, strict=True)):
         if (folder / "facts.json").exists():
@@ -46,7 +49,8 @@ def pretrain(job: Job) -> dict[str, Any]:
         else:
             _make(job, own, number, regions, frames, folder)
         nets.append(_take(job, number, folder))
-    shutil.rmtree(frames, ignore_errors=True)
+    for folder in (frames, target / "checkpoints"):
+        shutil.rmtree(folder, ignore_errors=True)
     return {"nets": nets, "arrow_accuracy": sum(net["arrow_accuracy"] for net in nets) / len(nets)}
 
 
@@ -78,7 +82,7 @@ def _make(job: Job, config: JobConfig, number: int, regions: Regions, frames: Pa
     else:
         net = given_weights(settings.weights, settings.preset, config.channels)
         atomic_write(log, "")  # nothing was learned here
-    accuracy = arrow_accuracy(config, net, regions[Role.TEST], frames)
+    accuracy = arrow_accuracy(config, net, regions[Role.TEST], frames, job.reporter)
     own = accuracy[settings.sampler.value]
     facts = {"arrow_accuracy": own, "arrow_accuracies": accuracy, "weights_sha256": weights_digest(net)}
     told = {"deltas": config.deltas, "size": settings.size, "intensity": config.crops.intensity}

@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -23,11 +25,22 @@ from pydantic import BaseModel
 from tapray.atomic import SUFFIX, atomic_write
 from tapray.config import JobConfig
 from tapray.errors import UserError
-from tapray.tracking import redact
+from tapray.stores import redact
 
 # Keys that do not change results: a run may be continued with others, or from a moved folder.
 _FREE_KEYS = ("out", "mirror", "cache", "ray", "tracking")
-_PACKAGES = ("tapray", "ray", "torch", "mlflow", "optuna", "numpy", "pyarrow")
+_PACKAGES = (
+    "tapray",
+    "ray",
+    "torch",
+    "mlflow",
+    "optuna",
+    "numpy",
+    "pyarrow",
+    "scikit-learn",
+    "captum",
+    "umap-learn",
+)
 _OTHER_OUT = "choose another out"
 
 
@@ -118,7 +131,8 @@ class RunFolder:
     def mark_done(self, name: str, key: str, **facts: Any) -> None:
         """Notes that the stage is finished, with facts for the stages and reports after it."""
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        record = {"key": key, "finished": finished, "facts": _plain(facts)}
+        made = {"finished": finished, "command": redact(shlex.join(sys.argv)), "git_commit": git_commit()}
+        record = {"key": key, **made, "versions": versions(), "facts": _plain(facts)}
         atomic_write(self.stage(name) / "done.json", json.dumps(record, indent=2) + "\n")
 
     def forget(self, name: str) -> None:
@@ -136,10 +150,13 @@ class RunFolder:
         """How this folder was made, by title: commands, settings without places, and versions."""
         settings = {key: value for key, value in _settings(config).items() if key not in _FREE_KEYS}
         commands = ("tapray run config.yaml --out .", "tapray ui .", "tapray predict model MOVIE.tif")
+        stages = {path.parent.name: self._done(path.parent.name) for path in self.out.glob("*/done.json")}
+        made = {name: facts.get("git_commit") for name, facts in stages.items()}
+        told = {"stages, by commit": made, "environment": json.loads(_environment())}
         return {
             "Commands, in the run folder": "\n".join(commands),
             "Configuration": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
-            "Versions": (self.out / "environment.json").read_text(),
+            "Versions": json.dumps(told, indent=2),
         }
 
     def _done(self, name: str) -> dict[str, Any]:
@@ -194,13 +211,18 @@ def _difference(there: Any, here: Any, key: str = "") -> str:
     return _difference(*pairs[name], f"{key}.{name}" if key else str(name))
 
 
-def _environment() -> str:
-    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
-    for name in versions:
+def versions() -> dict[str, str | None]:
+    """Of the packages that results depend on."""
+    found: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    for name in found:
         with suppress(PackageNotFoundError):
-            versions[name] = version(name)
+            found[name] = version(name)
+    return found
+
+
+def _environment() -> str:
     system = {"platform": platform.platform(), "cpu_count": os.cpu_count(), "git_commit": git_commit()}
-    record = {"python": platform.python_version(), **system, "versions": versions}
+    record = {"python": platform.python_version(), **system, "versions": versions()}
     return json.dumps(record, indent=2) + "\n"
 
 

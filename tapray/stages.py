@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from tapray.errors import UserError
 from tapray.insights import calibrate, errors
 from tapray.pretraining import pretrain
 from tapray.runfolder import content_hash
+from tapray.study.cells import Cell, cells
 
 
 def simulate(job: Job) -> dict[str, Any]:
@@ -83,42 +85,74 @@ def features(job: Job) -> dict[str, Any]:
 
 def study(job: Job) -> dict[str, Any]:
     """Search per cell on validation, then every seed once on test."""
-    from tapray.distributed import tune
-    from tapray.distributed.journal import journal
-    from tapray.study.cells import cells
-    from tapray.study.results import read_records
+    with kept_features(job):
+        return _study(job)
+
+
+@contextmanager
+def kept_features(job: Job) -> Iterator[None]:
+    """Within the block the features are in the cache: what was evicted meanwhile is made again."""
+    from tapray.study.cache import FeatureCache
     from tapray.study.store import FeatureStore
 
+    store = FeatureStore(job.features)
+    cache = FeatureCache(job.cache / "features", job.config.cache.max_gb * 1e9)
+    with cache.held([path.stem for path in store.paths().values()]):
+        if not store.complete():
+            features(job)
+        yield
+
+
+def _study(job: Job) -> dict[str, Any]:
+    from tapray.distributed import tune
+    from tapray.distributed.journal import journal
+    from tapray.study.results import read_records
+
     config, target = job.config, job.study
-    if not FeatureStore(job.features).complete():  # some were evicted from the cache meanwhile
-        features(job)
     target.mkdir(parents=True, exist_ok=True)
     every = cells(config)
-    with job.reporter.task("search trials", len(every) * config.study.trials, "trial") as progress:
-        tell = job.teller(progress, "trial", "val_ap")
+    number = len(every) * config.study.trials
+    with (
+        job.reporter.task("search trials", number, "trial") as progress,
+        job.teller(progress, "trial", "val_ap") as tell,
+    ):
         tell(read_records(target, "trial"))  # of a study that was stopped
         trials = tune.search(config, job.features, job.model, every, target, tell)
     atomic_write(target / "optuna.log", journal(config, every, trials))
     chosen = tune.choose(config, trials, every)
     named = {cell.name: params for cell, params in chosen.items()}
     atomic_write(target / "chosen.json", json.dumps(named, indent=1))
-    with job.reporter.task("final runs", len(every) * config.study.seeds, "run") as progress:
-        tell = job.teller(progress, "run", "ap")
+    with (
+        job.reporter.task("final runs", len(chosen) * config.study.seeds, "run") as progress,
+        job.teller(progress, "run", "ap") as tell,
+    ):
         tell(read_records(target, "run"))
         runs = tune.final_runs(config, job.features, job.model, chosen, target, tell)
-    for kind, records in (("search trials", trials), ("final runs", runs)):
-        if failed := [record for record in records if record["status"] == "failed"]:
-            first = f"{failed[0]['cell']}: {failed[0]['error']}"
-            job.reporter.warn(f"{len(failed)} of {len(records)} {kind} failed and do not count ({first})")
+    for warning in failures(trials, runs, every):
+        job.reporter.warn(warning)
     job.tracker.sweep(job.run_id)
     return {"trials": len(trials), "runs": len(runs)}
+
+
+def failures(
+    trials: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], cells: Sequence[Cell]
+) -> Iterator[str]:
+    """What a study has lost, in words."""
+    for kind, records in (("search trials", trials), ("final runs", runs)):
+        if failed := [record for record in records if record["status"] == "failed"]:
+            first = f"{Cell.of(failed[0]).name}: {failed[0]['error']}"
+            yield f"{len(failed)} of {len(records)} {kind} failed and do not count ({first})"
+    done = {Cell.of(run) for run in runs if run["status"] == "done"}
+    if missing := [cell.name for cell in cells if cell not in done]:
+        yield f"the tables are without {', '.join(missing)}, of which nothing ended well"
 
 
 def explain(job: Job) -> dict[str, Any]:
     """Attribution and feature maps."""
     from tapray.explaining import explain  # which needs captum and much else
 
-    return explain(job)
+    with kept_features(job):
+        return explain(job)
 
 
 def report(job: Job) -> dict[str, Any]:
@@ -145,7 +179,7 @@ def report(job: Job) -> dict[str, Any]:
         job.tracker.artifact(job.run_id, path, "report")
     summary = pd.read_csv(target / "summary.csv")
     job.tracker.note(job.run_id, in_short(summary))
-    job.tracker.show(summary[["init", "head", "budget"]].to_dict("records"))
+    job.tracker.show(summary[["init", "head", "budget", "split"]].assign(study=job.name).to_dict("records"))
     job.tracker.model(job.run_id, model)
     pairs = example(load_model(model))
     job.tracker.register(job.run_id, config.name, model, pairs, Served(load_model(model)).predict(pairs))
@@ -179,6 +213,16 @@ STAGES: dict[str, Stage] = {
     "explain": Stage(explain, (), ("features",)),
     "report": Stage(report, ("name",), ("calibrate", "errors", "explain")),
 }
+
+
+def needed(name: str) -> set[str]:
+    """A stage and all that it needs, and they in turn."""
+    found, waiting = set[str](), [name]
+    while waiting:
+        if (one := waiting.pop()) in STAGES and one not in found:
+            found.add(one)
+            waiting += STAGES[one].after
+    return found
 
 
 def stage_key(config: JobConfig, name: str, before: dict[str, str]) -> str:

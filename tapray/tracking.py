@@ -1,21 +1,17 @@
-"""The experiment store. The only module that imports MLflow, and only once a store is used.
+"""Writes to the experiment store. It and tapray.stores alone import MLflow, and only once a store is used.
 
 A ``Tracker`` is two strings, so it travels to workers; every call names its run.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
-import os
-import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -24,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 from tapray import comparison
 from tapray.errors import UserError
+from tapray.stores import HTTP, SQLITE, absolute, connected, first_use, redact, said
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,12 +34,8 @@ Tags = Mapping[str, str]
 Records = Iterable[Mapping[str, Any]]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _PARENT = "mlflow.parentRunId"
-_SILENCE = "MLFLOW_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 MLFLOW_LOGGING_LEVEL=CRITICAL GIT_PYTHON_REFRESH=quiet"
-_SILENCE += " MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=1"
 _MAX_PARAM, _MAX_TAG, _MAX_DIGEST = 6000, 5000, 36  # characters that MLflow keeps
 _PER_CALL_METRICS, _PER_CALL_PARAMS = 1000, 100
-_SQLITE, _HTTP = "sqlite:///", ("http://", "https://")
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 def _numbers(records: Records, step_key: str) -> dict[tuple[str, int], float]:
@@ -53,38 +46,6 @@ def _numbers(records: Records, step_key: str) -> dict[tuple[str, int], float]:
         for key, value in record.items()
         if key != step_key and isinstance(value, Real)
     }
-
-
-def default_uri(out: Path) -> str:
-    """The store of a run folder: an SQLite file beside it, by its absolute path (workers chdir)."""
-    return f"{_SQLITE}{Path(out).absolute().parent / 'mlflow.db'}"
-
-
-def redact(text: str) -> str:
-    """``text`` without user names, passwords and tokens in its addresses."""
-    text = re.sub(r"://(?![/\s])[^\s]*@", "://***@", text)
-    return re.sub(r"(?i)([?&][^=\s]*(?:password|passwd|token|secret|user)=)[^&\s]*", r"\1***", text)
-
-
-def serve(uri: str, port: int) -> list[str]:
-    """The command line of MLflow's comparison page for a store; UserError if that is a server already.
-
-    The store's address goes through the environment: the process list must not show a password.
-    """
-    if uri.startswith(_HTTP):
-        raise UserError("is a server with a page of its own", where=redact(uri), todo="open it in a browser")
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = _absolute(uri)
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # saves eight idle processes
-    _quiet()
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "ui", *options]
-
-
-def experiment_id(uri: str, name: str) -> str | None:
-    """The id of an experiment; None if the store has none of that name."""
-    with _usable(uri):
-        found = _client(_absolute(uri)).get_experiment_by_name(name)
-    return None if found is None else str(found.experiment_id)
 
 
 @dataclass(frozen=True)
@@ -113,11 +74,11 @@ class Tracker:
         ``artifact_root``: for SQLite by default ``mlartifacts`` beside the file. Raises UserError
         if the store cannot be used.
         """
-        uri = _absolute(uri)
-        if uri.startswith(_SQLITE) and artifact_root is None:
-            artifact_root = Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts"
-        with _first_use(uri):
-            client = _client(uri)
+        uri = absolute(uri)
+        if uri.startswith(SQLITE) and artifact_root is None:
+            artifact_root = Path(uri.removeprefix(SQLITE)).parent / "mlartifacts"
+        with first_use(uri):
+            client = connected(uri)
             found = client.get_experiment_by_name(experiment)
             if found is None:
                 location = artifact_root.absolute().as_uri() if artifact_root else None
@@ -135,7 +96,7 @@ class Tracker:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        return _client(self.uri)
+        return connected(self.uri)
 
     def run(self, name: str, identity: str, parent: str | None = None, tags: Tags | None = None) -> str:
         """The id of the run with this identity, opened again if it is there, else made.
@@ -215,18 +176,22 @@ class Tracker:
     def live(self, run_id: str, step_key: str = "step") -> Callable[[Mapping[str, Any]], None]:
         """Logs the numbers of records as they come, those of later steps than the run has.
 
-        A store that does not answer is passed over: `metric_history` gives it all in the end.
+        Once the store does not answer, no more is logged: `metric_history` gives it all in the end.
         """
         from mlflow.exceptions import MlflowException
 
         there = self._client.get_run(run_id).data.metrics
         steps = [self._client.get_metric_history(run_id, key)[-1].step for key in there]
-        last = max(steps, default=-1)
+        last: float = max(steps, default=-1)
 
         def log(record: Mapping[str, Any]) -> None:
+            nonlocal last
             if record[step_key] > last:
-                with suppress(MlflowException):
+                try:
                     self._log(run_id, [(*at, value) for at, value in _numbers([record], step_key).items()])
+                    last = record[step_key]  # a worker that goes on from a checkpoint tells some again
+                except MlflowException:  # after minutes
+                    last = math.inf
 
         return log
 
@@ -280,14 +245,15 @@ class Tracker:
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        kind = "http" if str(source).startswith(_HTTP) else "local"
+        kind = "http" if str(source).startswith(HTTP) else "local"
         place = json.dumps({"url" if kind == "http" else "uri": redact(str(source))})
         data = Dataset(name, digest[:_MAX_DIGEST], kind, place, profile=json.dumps({"digest": digest}))
         self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 
     def show(self, cells: Iterable[Mapping[Any, Any]]) -> None:
         """Makes the experiment page fold away the runs of these cells; see ``tapray.comparison``."""
-        view = comparison.view(cells)
+        before = self._client.get_experiment(self.experiment_id).tags.get(comparison.TAG, "")
+        view = comparison.view(cells, before)
         if len(view) <= _MAX_TAG:  # else they stay unfolded
             self._client.set_experiment_tag(self.experiment_id, comparison.TAG, view)
 
@@ -307,7 +273,7 @@ class Tracker:
         try:
             yield
         except MlflowException as error:
-            what = f"tracking store no longer answers ({_reason(error)})"
+            what = f"tracking store no longer answers ({said(error)})"
             todo = "run the same command again once it does"
             raise UserError(what, where=redact(self.uri), todo=todo) from None
 
@@ -345,79 +311,6 @@ class Tracker:
         from mlflow.entities import RunTag
 
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-
-def _quiet() -> None:
-    """Keeps MLflow and what it imports from chatting and from reporting home; before its import."""
-    for setting in _SILENCE.split():
-        os.environ.setdefault(*setting.split("="))
-
-
-def _client(uri: str) -> MlflowClient:
-    _quiet()
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def _absolute(uri: str) -> str:
-    """An SQLite address with an absolute path; any other as it is."""
-    return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}" if uri.startswith(_SQLITE) else uri
-
-
-@contextmanager
-def _first_use(uri: str) -> Iterator[None]:
-    """Turns what makes a store unusable into one line, soon, and keeps two jobs from making one."""
-    with _usable(uri), ExitStack() as stack:
-        if uri.startswith(_SQLITE):
-            path = Path(uri.removeprefix(_SQLITE))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(path.with_name(f".{path.name}.lock").open("ab"))
-            fcntl.flock(lock, fcntl.LOCK_EX)  # MLflow's tables cannot be made by two at once
-        _answers(uri)
-        yield
-
-
-def reach(uri: str) -> None:
-    """Raises UserError if a store on the network does not answer this machine."""
-    if not uri.startswith(_SQLITE):
-        with _usable(uri):
-            _answers(uri)
-
-
-def _answers(uri: str) -> None:
-    """Raises what keeps a store from answering: MLflow itself would try for minutes before it gives up."""
-    import requests
-    import sqlalchemy
-
-    if uri.startswith(_HTTP):
-        requests.get(uri, timeout=10)
-    elif uri.startswith(_DATABASES):
-        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
-        sqlalchemy.inspect(engine).get_table_names()
-
-
-@contextmanager
-def _usable(uri: str) -> Iterator[None]:
-    """Within the block what makes a store unusable is one line."""
-    _quiet()
-    import requests
-    import sqlalchemy
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, ImportError) as error:
-        no_answer = isinstance(error, requests.RequestException)  # its text is long and unclear
-        reason = type(error).__name__ if no_answer else _reason(error)
-        what = f"tracking store cannot be used ({reason})"
-        raise UserError(what, where=redact(uri), todo="check tracking.uri") from None
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what a store says, its database itself where it is one, without its secrets."""
-    error = getattr(error.__cause__, "orig", None) or error
-    return redact(str(error).strip().split("\n")[0])[:200]
 
 
 def _digest(folder: Path) -> str:

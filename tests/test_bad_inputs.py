@@ -281,7 +281,7 @@ def test_a_command_does_not_force_what_it_does_not_reach(
     before = contents(tiny_job)
     path = tiny_job / "config.yaml"
     found = the_line(capsys, "shard", path, "--out", tiny_job, "--force", "study")
-    assert "--force: stage 'study' comes after shard" in found
+    assert "--force: stage 'study' is not needed by shard" in found
     assert contents(tiny_job) == before
 
 

@@ -15,15 +15,22 @@ from urllib.request import urlopen
 import pytest
 
 from tapray.comparison import TAG, page, view
-from tapray.tracking import Tracker, default_uri
+from tapray.stores import default_uri
+from tapray.tracking import Tracker
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-CELLS = [{"init": "tap", "head": "linear", "budget": budget} for budget in (5, 10)]
+CELLS = [
+    {"study": study, "split": "tile", "init": "tap", "head": "linear", "budget": budget}
+    for study, budget in (("demo", 5), ("demo", 10), ("hela", 10))
+]
 
 
 def test_the_view_folds_cells_away() -> None:
-    folded = json.loads(view(CELLS))["groupsExpanded"]
-    assert folded == {f"param.init.tap,param.head.linear,param.budget.{n}": False for n in (5, 10)}
+    folded = json.loads(view(CELLS[2:], view(CELLS[:2])))["groupsExpanded"]
+    assert folded == {
+        f"param.study.{name},param.split.tile,param.init.tap,param.head.linear,param.budget.{n}": False
+        for name, n in (("demo", 5), ("demo", 10), ("hela", 10))
+    }
     assert page("http://127.0.0.1:5000", "3").startswith("http://127.0.0.1:5000/#/experiments/3/runs?")
 
 
@@ -41,7 +48,8 @@ def test_the_page_shows_each_cell_and_its_means(tmp_path: Path) -> None:
             client.log_param(run.info.run_id, key, value)
         client.log_metric(run.info.run_id, "ap", 0.5 + 0.1 * number)
         client.set_terminated(run.info.run_id)
-    tracker.show(CELLS)
+    tracker.show(CELLS[:2])
+    tracker.show(CELLS[2:])  # of another study in the same store
     assert TAG in client.get_experiment(tracker.experiment_id).tags
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -57,8 +65,8 @@ def test_the_page_shows_each_cell_and_its_means(tmp_path: Path) -> None:
         server.terminate()
         server.wait(30)
     for cell in CELLS:
-        assert f"init: tap, head: linear, budget: {cell['budget']}" in text
-    assert "0.6" in text  # the mean of 0.5 and 0.7
+        assert ", ".join(f"{name}: {value}" for name, value in cell.items()) in text
+    assert "0.65" in text  # the mean of 0.5 and 0.8; studies stay apart
     assert "run 0" not in text  # folded away
 
 

@@ -49,11 +49,12 @@ def test_attribution_is_of_both_nets_on_both_parts(tiny_job: Path) -> None:
     folder = tiny_job / "explain"
     table = pd.read_csv(folder / "attribution.csv")
     wide = table.pivot(index=["part", "way", "net"], columns="metric", values="value")
-    assert set(wide.index) == {
-        (part, way, net) for part in ("train", "test") for way in WAYS for net in ("tap", "random_default")
-    }
+    nets = ("tap", "random_default", "tap_minus_random_default")
+    assert set(wide.index) == {(p, way, net) for p in ("train", "test") for way in WAYS for net in nets}
     assert wide[list(SCORES)].notna().all().all()
-    assert (wide["mass_share"] / wide["area_share"] - wide["enrichment"]).abs().max() < 1e-3
+    tap, chance, less = (wide.xs(net, level="net") for net in nets)
+    assert (tap["mass_share"] / tap["area_share"] - tap["enrichment"]).abs().max() < 1e-3
+    assert (tap["auc"] - chance["auc"] - less["auc"]).abs().max() < 1e-3
     movie = tifffile.imread(folder / "attribution.tif")
     assert movie.dtype == np.uint8
     assert movie.shape[1:] == (128, 128)

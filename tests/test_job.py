@@ -22,7 +22,7 @@ from tapray.console import Reporter
 from tapray.errors import UserError
 from tapray.job import _forget, _stale, run_job
 from tapray.runfolder import RunFolder
-from tapray.tracking import default_uri
+from tapray.stores import default_uri
 from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.slow
@@ -82,7 +82,7 @@ def test_nothing_leaks(tiny_job: Path) -> None:
 
 def test_nothing_is_left_half_written(tiny_job: Path) -> None:
     names = {path.name for path in tiny_job.rglob("*") if path.name.startswith(".")}
-    assert names == {".lock", ".validate_storage_marker", *(f".begun-{stage}" for stage in STAGES)}
+    assert names == {".lock", *(f".begun-{stage}" for stage in STAGES)}
     assert {path.name for path in tiny_job.iterdir() if path.is_dir()} == {*STAGES, "model"}
 
 

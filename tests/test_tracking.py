@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pickle
 import socket
 import sqlite3
@@ -18,7 +17,8 @@ import numpy as np
 import pytest
 
 from tapray.errors import UserError
-from tapray.tracking import CHANGED, IDENTITY, NONFINITE, Finished, Tracker, default_uri, redact, serve
+from tapray.stores import default_uri
+from tapray.tracking import CHANGED, IDENTITY, NONFINITE, Finished, Tracker
 
 
 @pytest.fixture(scope="session")
@@ -54,26 +54,6 @@ def test_import_is_cheap() -> None:
     argv = [sys.executable, "-c", code]
     root = Path(__file__).parents[1]
     assert subprocess.run(argv, cwd=root, capture_output=True, text=True).stdout == "False False\n"
-
-
-def test_default_uri_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert default_uri(Path("runs/demo")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("postgresql://me:hush@db:5432/x", "postgresql://***@db:5432/x"),
-        ("no https://me:h/u@sh@host/a here", "no https://***@host/a here"),
-        ("https://hush@host", "https://***@host"),
-        ("postgresql://db/x?user=me&password=hush&a=1", "postgresql://db/x?user=***&password=***&a=1"),
-        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
-        ("http://host:5000/x", "http://host:5000/x"),
-    ],
-)
-def test_redact(text: str, shown: str) -> None:
-    assert redact(text) == shown
 
 
 def test_open_finds_the_experiment_again(tracker: Tracker) -> None:
@@ -254,23 +234,6 @@ def test_a_store_that_breaks_in_the_middle_is_one_line(
         tracker.metrics(run_id, {"ap": 1})
     tracker.abandon(run_id, "FAILED")
     assert not capfd.readouterr().err  # where MLflow would print a traceback
-
-
-def test_serve_is_local_and_hides_the_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")  # restored after the test
-    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    monkeypatch.chdir(tmp_path)
-    argv = serve("postgresql://me:hush@db/x", 5001)
-    assert argv[:4] == [sys.executable, "-m", "mlflow", "ui"]
-    assert argv[argv.index("--host") + 1] == "127.0.0.1"
-    assert argv[argv.index("--port") + 1] == "5001"
-    assert "hush" not in " ".join(argv)
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "1"
-    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:hush@db/x"
-    serve("sqlite:///a.db", 5001)
-    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/a.db"
-    with pytest.raises(UserError, match=r"http://\*\*\*@host: is a server with a page of its own"):
-        serve("http://me:hush@host", 5001)
 
 
 def test_finished_children_are_logged_once_and_whole(tracker: Tracker) -> None:

@@ -1,8 +1,8 @@
 """Drawing and cutting pretraining crops, whole batches at once.
 
-Which crops a step sees is a pure function of (seed, epoch, step): every worker computes
-the same global batch and takes its own slice, so that neither the number of workers nor
-an iterator's state changes what is seen.
+Which crops a step sees is a pure function of (seed, epoch, step): every worker draws the
+random numbers of the same global batch and finds the crops of its own slice, so that neither the
+number of workers nor an iterator's state changes what is seen.
 """
 
 from __future__ import annotations
@@ -61,13 +61,16 @@ class CropStream:
         pairs = np.array([len(source.pairs) for source in sources])
         self._share = np.cumsum(pairs) / pairs.sum()  # longer movies are drawn from more
 
-    def positions(self, epoch: int, step: int, batch: int) -> NDArray[np.int64]:
-        """(batch, 4): source, t, y, x (within the source) of a step's global batch."""
+    def positions(
+        self, epoch: int, step: int, batch: int, rank: int = 0, world: int = 1
+    ) -> NDArray[np.int64]:
+        """(b, 4): source, t, y, x (within the source) of one worker's share of a step's global batch."""
         rng = np.random.default_rng([self.seed, epoch, step])
-        source = np.searchsorted(self._share, rng.random(batch), side="right")
-        u = rng.random(batch)
+        where, u = rng.random(batch), rng.random(batch)
         shift = rng.integers(-(STRIDE // 2), STRIDE // 2, size=(batch, 2))
-        out = np.empty((batch, 4), dtype=np.int64)
+        where, u, shift = where[rank::world], u[rank::world], shift[rank::world]
+        source = np.searchsorted(self._share, where, side="right")
+        out = np.empty((len(u), 4), dtype=np.int64)
         for index in np.unique(source):
             rows = np.flatnonzero(source == index)
             src = self.sources[index]

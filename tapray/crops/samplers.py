@@ -36,7 +36,9 @@ def score_pair(first: NDArray[np.float32], second: NDArray[np.float32], size: in
 
     Change is the mean squared difference within the central two thirds of the crop, so that
     what changes is not cut off at its border, after the second frame was matched to the first
-    in mean and spread (bleaching, lamp flicker). Of several channels it is the mean over them.
+    in mean and spread (bleaching, lamp flicker). Of several channels it is the mean over them. Both scores
+    are the same whichever frame comes first, but for the scale of a pair's change: else where crops are drawn
+    would tell the arrow.
 
     Args:
         first, second: (H, W) or (C, H, W) normalised frames, smoothed by `smooth`.
@@ -50,10 +52,10 @@ def score_pair(first: NDArray[np.float32], second: NDArray[np.float32], size: in
         mean: NDArray[np.float32] = np.mean(each, axis=0)
         return mean
     b = (second - second.mean()) * (first.std() / max(float(second.std()), 1e-6)) + first.mean()
-    return np.stack([_inner_mean((b - first) ** 2, size), _inner_mean((first + b) / 2, size)])
+    return np.stack([_inner_mean((b - first) ** 2, size), _inner_mean((first + second) / 2, size)])
 
 
-def _inner_mean(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+def _inner_mean(image: NDArray[np.floating[Any]], size: int) -> NDArray[np.float32]:
     """(gy, gx) mean over the central two thirds of each candidate crop."""
     half = size // 2
     mean: NDArray[np.float32] = uniform_filter(image, 2 * size // 3, mode="nearest")

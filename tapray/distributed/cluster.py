@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # a cluster that scales itself has to start machines
     "TUNE_MAX_PENDING_TRIALS_PG": "8",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 GROWTH = "TAPRAY_CAN_GROW"  # environment variable: resources of all machines that may be started
 # These announce plans and settings amid the progress, and write tracebacks of what they raise anyhow.
@@ -130,6 +131,27 @@ def _connect(config: RayConfig) -> None:
     ray.init(address="local", num_cpus=config.num_cpus, **settings)
 
 
+def in_thread(work: Callable[[], object]) -> None:
+    """Waits for `work` in a thread of its own.
+
+    In the main one Ray Train puts a handler of its own in place, which kills the workers on Ctrl-C.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # raised below
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)  # and not for ever: signals are answered in between
+    if failed:
+        raise failed[0]
+
+
 def user_fault(error: BaseException) -> UserError | OSError | None:
     """The UserError behind an error of Ray's, or else the full disk: Ray wraps what a worker raises often."""
     full = None
@@ -169,18 +191,26 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def terminable(stop: Path) -> Iterator[None]:
-    """SIGTERM, as clusters send it before they take a machine away, makes the file `stop` in the block.
+def stoppable(stop: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Ctrl-C, and SIGTERM as clusters send it, make the file `stop` in the block; a second Ctrl-C ends it.
 
     The workers save and end when they see it; then the block ends as KeyboardInterrupt.
     """
+
+    def ask(number: int, _: object) -> None:
+        if number == signal.SIGINT and stop.exists():
+            raise KeyboardInterrupt
+        stop.touch()
+        tell("saving, then ending; Ctrl-C once more ends at once")
+
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.touch()) if main else None
+    asked = (signal.SIGINT, signal.SIGTERM) if main else ()
+    before = {number: signal.signal(number, ask) for number in asked}
     try:
         yield
     finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if stop.exists():
         stop.unlink()
         raise KeyboardInterrupt

@@ -28,7 +28,7 @@ from tapray.distributed.preflight import CLIENT, versions
 from tapray.errors import UserError, first_line
 from tapray.replay import Replay
 from tapray.runfolder import content_hash
-from tapray.tracking import redact
+from tapray.stores import redact
 
 PREFIX = "tapray-"  # of the names of all jobs that are sent
 USERS_FAULT, INTERRUPTED = 2, 130  # exit status of a job that need not be tried again

@@ -19,7 +19,7 @@ from tapray.config import JobConfig
 from tapray.distributed.cluster import check_resources
 from tapray.errors import UserError, damage
 from tapray.locations import exists
-from tapray.tracking import reach
+from tapray.stores import reach
 
 CLIENT = "TAPRAY_CLIENT"  # environment variable: the versions where the job was submitted, as JSON
 ANSWER_S = 180  # a machine may have to fetch the code first

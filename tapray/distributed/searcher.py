@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from itertools import islice, product
@@ -14,9 +15,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from tapray.config import JobConfig
+from tapray.config import STARTUP, JobConfig
 from tapray.study.cells import Cell, together
-from tapray.study.space import Axis, Choice, Space, first, space
+from tapray.study.space import Axis, Choice, Range, Space, first, space
 
 Record = dict[str, Any]
 Directions = dict[str, Literal["maximize", "minimize"]]
@@ -58,9 +59,9 @@ def propose(config: JobConfig, cell: Cell, number: int, history: Sequence[Record
 
 def _sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:
     if kind == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=4, constant_liar=True)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, constant_liar=True)
     if kind == "gp":
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=4, deterministic_objective=True)
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP, deterministic_objective=True)
     return optuna.samplers.RandomSampler(seed=seed)  # of a grid, what is left over
 
 
@@ -85,17 +86,20 @@ def as_trial(record: Record, axes: Mapping[str, BaseDistribution], objectives: s
 
 
 def _grid(own: Space, trials: int) -> list[dict[str, Any]]:
-    """Every combination of as many values of each axis as the trials allow, evenly apart."""
+    """Every combination of all choices, with as many values of each range as the trials allow, evenly apart.
+
+    The first ones, where the choices alone are more than the trials.
+    """
     if not own:
         return []
-    each = int(trials ** (1 / len(own)) + 1e-9)
-    values = [_values(axis, each) for axis in own.values()]
+    choices = math.prod(len(axis.values) for axis in own.values() if isinstance(axis, Choice))
+    ranges = sum(isinstance(axis, Range) for axis in own.values())
+    each = max(1, int((trials / choices) ** (1 / ranges) + 1e-9)) if ranges else 1
+    values = [axis.values if isinstance(axis, Choice) else _values(axis, each) for axis in own.values()]
     return [dict(zip(map(str, own), combination, strict=True)) for combination in product(*values)]
 
 
-def _values(axis: Axis, n: int) -> Sequence[Any]:
-    if isinstance(axis, Choice):
-        return axis.values[:n]
+def _values(axis: Range, n: int) -> Sequence[float]:
     if axis.log:
         return np.geomspace(axis.low, axis.high, n).tolist() if n > 1 else [(axis.low * axis.high) ** 0.5]
     return np.linspace(axis.low, axis.high, n).tolist() if n > 1 else [(axis.low + axis.high) / 2]

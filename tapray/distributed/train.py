@@ -14,12 +14,12 @@ from torch import Tensor
 from tapray.config import JobConfig, Role
 from tapray.console import OnRecord, Reporter
 from tapray.crops.draw import Region
-from tapray.distributed.cluster import check_resources, for_workers, interruptible, terminable
+from tapray.distributed.cluster import check_resources, for_workers, in_thread, stoppable
 from tapray.model.tap import TapNet
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
 from tapray.pretrain.frames import open_stream
-from tapray.pretrain.loop import Team, run
+from tapray.pretrain.loop import Team, result, run
 from tapray.pretrain.trainer import Trainer, trained
 
 # glibc gives what a step frees back to the system, and the next step takes it again, page by page; kept, a
@@ -82,9 +82,9 @@ def pretrain(
         ),
     )
     total = config.pretrain.epochs * config.pretrain.steps_per_epoch
-    with reporter.follow(log, "pretrain", total, "step", on_record), interruptible(), terminable(stop):
-        trainer.fit()
-    best = Checkpoints(folder, config.pretrain.keep_checkpoints).best()
+    with reporter.follow(log, "pretrain", total, "step", on_record), stoppable(stop, reporter.warn):
+        in_thread(trainer.fit)
+    best = result(config.pretrain, Checkpoints(folder, config.pretrain.keep_checkpoints))
     return trained(best.tensors(), config.pretrain.preset, config.channels)
 
 
@@ -104,7 +104,8 @@ def _train_worker(loop: dict[str, Any]) -> None:
         )
         for part in loop["regions"]
     )
-    trainer = Trainer(config.pretrain, config.seed, config.channels, device, ray.train.torch.prepare_model)
+    wrap = ray.train.torch.prepare_model
+    trainer = Trainer(config.pretrain, config.seed, config.channels, device, wrap, team.world)
     checkpoints = Checkpoints(folder, config.pretrain.keep_checkpoints)
     run(trainer, train, val, checkpoints, Path(loop["log"]), team)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.search import Searcher
 
@@ -22,7 +23,7 @@ from tapray.atomic import atomic_write
 from tapray.config import JobConfig
 from tapray.distributed.cluster import for_workers, interruptible
 from tapray.distributed.searcher import CellSearch
-from tapray.errors import UserError
+from tapray.errors import UserError, first_line
 from tapray.study.cells import Cell, seeds_together
 from tapray.study.results import Kind, read_records, work_name
 from tapray.study.runner import Places, failure, run_trials
@@ -64,7 +65,7 @@ def final_runs(
     """Runs every chosen setting on every seed, once; returns one record per run.
 
     Raises:
-        KeyboardInterrupt: as `search`. UserError: every run of a cell failed.
+        KeyboardInterrupt: as `search`. UserError: no run is left that can be kept as a model.
     """
     known = read_records(folder, "run")
     done, heard = {work_name("run", record) for record in known}, len(known)
@@ -79,22 +80,25 @@ def final_runs(
     if missing := [work for work in works if work_name("run", work[0]) not in done]:
         heard += _tune(config, store, model, folder, {"work": tune.grid_search(missing)}, None, 1, on_result)
     records = _complete(folder, "run", sum(map(len, works)), heard)
-    for cell in chosen:
-        _done(records, cell)
+    _check(records)
     return records
 
 
 def choose(config: JobConfig, trials: Sequence[Record], cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
     """Each cell's setting of best validation average precision; the lower NLL breaks ties.
 
-    Of two objectives the setting of lowest ECE among those within `EQUAL_AP` of the best.
+    Of two objectives the setting of lowest ECE among those within `EQUAL_AP` of the best. A cell of which no
+    trial ended well has none.
 
     Raises:
-        UserError: every trial of a cell failed.
+        UserError: no cell is left that can be kept as a model.
     """
+    _check(trials)
     best = {}
     for cell in cells:
-        own = _done(trials, cell)
+        own = [trial for trial in trials if trial["status"] == "done" and Cell.of(trial) == cell]
+        if not own:
+            continue
         if config.study.objectives == "ap_and_ece":
             floor = max(trial["val_ap"] for trial in own) - EQUAL_AP
             good = [trial for trial in own if trial["val_ap"] >= floor]
@@ -105,18 +109,13 @@ def choose(config: JobConfig, trials: Sequence[Record], cells: Sequence[Cell]) -
     return best
 
 
-def _done(records: Sequence[Record], cell: Cell) -> list[Record]:
-    """The cell's records that count."""
-    own = [record for record in records if Cell.of(record) == cell]
-    done = [record for record in own if record["status"] == "done"]
-    if not done:
-        error = own[0].get("error", "all were pruned") if own else "there is none"
-        raise UserError(
-            f"every trial failed ({error})",
-            where=f"study cell {cell.name}",
-            todo="mend the cause and run again with --force study",
-        )
-    return done
+def _check(records: Sequence[Record]) -> None:
+    """Raises UserError where nothing is left that can be kept as a model."""
+    able = [record for record in records if Cell.of(record).init.is_tap]
+    if not any(record["status"] == "done" for record in able):
+        error = next((record["error"] for record in able if "error" in record), "all were pruned")
+        todo = "mend the cause and run again with --force study"
+        raise UserError(f"every trial failed ({error})", where="study", todo=todo)
 
 
 def _complete(folder: Path, kind: Kind, n: int, heard: int) -> list[Record]:
@@ -167,8 +166,13 @@ def _tune(
     )
     with interruptible():
         tuner.fit()
+    lost = [error for failed in told.failed if (error := _lost(failed))]
     for failed in told.failed:
-        told.heard += _record_failure(folder, failed, on_result)
+        if not _lost(failed):
+            told.heard += _record_failure(folder, failed, on_result)
+    if lost:
+        what = f"trials were lost with their workers ({len(lost)} works; {first_line(lost[0])})"
+        raise UserError(what, where="study", todo="run the same command again: they are done then")
     shutil.rmtree(folder / "ray", ignore_errors=True)  # Tune's own state: the records say it all
     return told.heard
 
@@ -197,11 +201,22 @@ class _Tell(tune.Callback):
         self.failed.append(trial)
 
 
+def _error(trial: Any) -> BaseException:
+    """What a worker raised, without Ray's traceback."""
+    error = trial.get_pickled_error() or trial.get_error()
+    cause: BaseException = getattr(error, "cause", error)
+    return cause
+
+
+def _lost(trial: Any) -> BaseException | None:
+    """The error of a work where its trials are not at fault: its worker died, or a disk or file was away."""
+    error = _error(trial)
+    return error if isinstance(error, ray.exceptions.RayError | OSError) else None
+
+
 def _record_failure(folder: Path, trial: Any, on_result: OnResult) -> int:
     """Records a work that failed as a whole, with its error as one line; returns how many it was."""
-    work = trial.config["work"]
-    error = trial.get_pickled_error() or trial.get_error()
-    error = getattr(error, "cause", error)  # what the worker raised, without Ray's traceback
+    work, error = trial.config["work"], _error(trial)
     records = [failure(each, error) for each in work]
     kind: Kind = "trial" if "trial" in work[0] else "run"
     atomic_write(folder / f"{work_name(kind, work[0])}.json", json.dumps(records))

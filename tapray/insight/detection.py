@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from tapray.study.statistics import bands, draws, time_blocks
+from tapray.study.statistics import bands, draws
 
 BINS = 256  # of attribution, for the AUC
+FEWEST = 4  # blocks of time
 RESAMPLES = 1000
 SCORES = ("mass_share", "area_share", "enrichment", "auc")
 FloatArray = NDArray[np.float64]
 
 
+def spans(events: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
+    """From which frame to which events last, each (n,); one that is marked in a single frame, around it."""
+    begin, end = (events[name].to_numpy(float) for name in ("t", "t_end"))
+    single = begin == end
+    return begin - single, end + single
+
+
 def shown(events: pd.DataFrame, t: int, delta: int) -> pd.DataFrame:
     """The events that frames t to t + delta show in part."""
-    return events[np.maximum(events["t"], t) < np.minimum(events["t_end"], t + delta)]
+    begin, end = spans(events)
+    return events[np.maximum(begin, t) < np.minimum(end, t + delta)]
 
 
 def near_events(
@@ -46,19 +55,23 @@ def bin_edges(maps: Sequence[NDArray[np.float32]]) -> FloatArray:
     return edges
 
 
-def tallies(maps: NDArray[np.float32], inside: NDArray[np.bool_], edges: FloatArray) -> FloatArray:
+def tallies(
+    maps: NDArray[np.float32], inside: NDArray[np.bool_], known: NDArray[np.bool_], edges: FloatArray
+) -> FloatArray:
     """What `detection_scores` needs, (P, Q), of each frame pair.
 
     Args:
-        maps: (P, h, w) attribution, 0 or more; inside: (P, h, w) near an event; edges: of `bin_edges`.
+        maps: (P, h, w) attribution, 0 or more; inside: (P, h, w) near an event; known: (P, h, w) of which it
+            is known whether there is one: the rest does not count; edges: of `bin_edges`.
     """
     bins = np.searchsorted(edges, maps.reshape(len(maps), -1), side="right")
-    flat, values = inside.reshape(len(inside), -1), maps.reshape(len(maps), -1).astype(np.float64)
-    sums = [(values * flat).sum(1), values.sum(1), flat.sum(1), np.full(len(maps), flat.shape[1])]
+    near, far = (mask.reshape(len(maps), -1) for mask in (inside, known & ~inside))
+    values = maps.reshape(len(maps), -1).astype(np.float64)
+    sums = [(values * near).sum(1), (values * (near | far)).sum(1), near.sum(1), (near | far).sum(1)]
     counts = [
         np.bincount(row[chosen], minlength=BINS)
-        for row, near in zip(bins, flat, strict=True)
-        for chosen in (near, ~near)
+        for row, *both in zip(bins, near, far, strict=True)
+        for chosen in both
     ]
     return np.hstack([np.stack(sums, axis=1), np.reshape(counts, (len(maps), 2 * BINS))]).astype(np.float64)
 
@@ -80,17 +93,41 @@ def detection_scores(sums: FloatArray) -> dict[str, FloatArray]:
 
 
 def detection_table(
-    sums: FloatArray, movie: NDArray[np.str_], t: NDArray[np.int64], rng: np.random.Generator
+    sums: Mapping[str, FloatArray], blocks: NDArray[np.int64], rng: np.random.Generator
 ) -> pd.DataFrame:
-    """metric, value, low, high (95 %, blocks of time or movies drawn anew) of frame pairs (P, Q)."""
-    blocks = np.unique(time_blocks(movie, t, np.arange(len(t))), return_inverse=True)[1]
-    by_block = np.zeros((blocks.max() + 1, sums.shape[1]))
-    np.add.at(by_block, blocks, sums)
-    whole = detection_scores(sums.sum(axis=0))
-    resampled = detection_scores(draws(len(by_block), RESAMPLES, rng) @ by_block)
-    low, high = bands(np.stack([resampled[name] for name in SCORES], axis=1))
-    rows = [(name, float(whole[name]), a, b) for name, a, b in zip(SCORES, low, high, strict=True)]
-    return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+    """net, metric, value, low, high of frame pairs (P, Q) by net: 95 % over blocks (P,), drawn anew together.
+
+    The last rows are those of the first net less the second (FIRST_minus_SECOND), on the same draws.
+    """
+    _, member = np.unique(blocks, return_inverse=True)
+    drawn = draws(int(member.max()) + 1, RESAMPLES, rng)
+    found = dict[str, tuple[FloatArray, FloatArray]]()  # value (scores,), resamples (R, scores)
+    for net, own in sums.items():
+        by_block = np.zeros((drawn.shape[1], own.shape[1]))
+        np.add.at(by_block, member, own)
+        whole, resampled = detection_scores(own.sum(axis=0)), detection_scores(drawn @ by_block)
+        columns = (np.stack([scores[name] for name in SCORES], axis=-1) for scores in (whole, resampled))
+        found[net] = next(columns), next(columns)
+    if len(found) == 2:
+        (one, first), (other, second) = found.items()
+        found[f"{one}_minus_{other}"] = first[0] - second[0], first[1] - second[1]
+    rows = [
+        (net, name, float(value), low, high)
+        for net, (values, resampled) in found.items()
+        for name, value, low, high in zip(SCORES, values, *bands(resampled), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["net", "metric", "value", "low", "high"])
+
+
+def time_parts(stretches: Sequence[int]) -> NDArray[np.int64]:
+    """(P,) blocks that are drawn anew: whole stretches of so many frame pairs, cut where they are few.
+
+    The frame pairs of one nucleus lie next to each other, so blocks are as long as FEWEST of them allow.
+    """
+    each = -(-FEWEST // len(stretches))
+    parts = [number * each + np.arange(n) * each // n for number, n in enumerate(stretches)]
+    blocks: NDArray[np.int64] = np.concatenate(parts)
+    return blocks
 
 
 def likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
@@ -98,4 +135,5 @@ def likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     learned is unlike that of a net of chance (Adebayo et al. 2018, "Sanity checks for saliency maps").
     """
     pairs = zip(one.reshape(len(one), -1), other.reshape(len(other), -1), strict=True)
-    return float(np.mean([spearmanr(a, b).statistic for a, b in pairs]))
+    found = [spearmanr(a, b).statistic for a, b in pairs if np.ptp(a) > 0 and np.ptp(b) > 0]
+    return float(np.mean(found)) if found else float("nan")  # a map of nothing is like no other

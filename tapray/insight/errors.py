@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from tapray.crops.background import areas
 from tapray.data.places import CLASS_NAMES
+from tapray.insight.detection import spans
 from tapray.study.statistics import bands, draws
 
 FRAME_BINS = 20
 RESAMPLES = 1000
+FEWEST_ERRORS = 5  # of which shares have an interval
 KINDS = CLASS_NAMES[3]
 OUTCOMES = ("true_positive", "false_positive", "false_negative", "true_negative")
 SHARES = (*OUTCOMES, "positive", "negative")
@@ -63,8 +65,9 @@ def _facts_of_movie(
 ) -> pd.DataFrame:
     t, y, x = (crops[name].to_numpy(float)[:, None] for name in ("t", "y", "x"))
     y, x, last = y + size / 2, x + size / 2, t + crops["delta"].to_numpy()[:, None]
-    begin, end, at_y, at_x = (events[name].to_numpy(float) for name in ("t", "t_end", "y", "x"))
-    gap = np.maximum(np.maximum(begin - last + 1, t - end + 1), 0)  # 0: they share a step in time
+    begin, at_y, at_x = (events[name].to_numpy(float) for name in ("t", "y", "x"))
+    from_, end = spans(events)
+    gap = np.maximum(np.maximum(from_ - last + 1, t - end + 1), 0)  # 0: they share a step in time
     away = np.hypot(y - at_y, x - at_x)
     nothing = np.full((len(crops), 1), np.inf)
     here = np.hstack([np.where(away <= size / 2, gap, np.inf), nothing])
@@ -137,7 +140,7 @@ def error_table(
 
     Columns: dimension, bin, quantity, crops (per seed), value, low, high. Of the SHARES value is the share of
     all of that outcome that lies in the bin; of the RATES, of the bin's negatives that are found and of its
-    positives that are missed.
+    positives that are missed, whose intervals are no narrower than so many crops allow.
     """
     outcome = np.where(truth, np.where(predicted, 0, 2), np.where(predicted, 1, 3))  # of OUTCOMES
     _, member = np.unique(blocks, return_inverse=True)
@@ -150,7 +153,13 @@ def error_table(
         drawn = np.einsum("rsbo,rs->rbo", by_seed, weights[1])
         whole = counts.sum(axis=1).mean(axis=0)
         for quantity, crops, value, resampled in _quantities(whole, drawn):
-            columns = (names, crops, value, *bands(resampled))
+            low, high = bands(resampled)
+            if quantity in RATES:  # no resample of none of 30 is one: what so few crops can tell
+                least, most = wilson(value, crops)
+                low, high = np.fmin(low, least), np.fmax(high, most)
+            elif crops.sum() < FEWEST_ERRORS:
+                low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
+            columns = (names, crops, value, low, high)
             rows += [(dimension, name, quantity, *own) for name, *own in zip(*columns, strict=True)]
     return pd.DataFrame(rows, columns=ERROR_COLUMNS)
 
@@ -177,6 +186,15 @@ def _quantities(
     for name, (number, below) in RATES.items():
         value = _ratio(whole[:, number], whole[:, below])
         yield name, whole[:, below], value, _ratio(drawn[..., number], drawn[..., below])
+
+
+def wilson(share: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """95 % score interval of shares of n crops each (Wilson 1927); NaN of none."""
+    z = 1.96
+    n = np.where(n > 0, n, np.nan)
+    middle, below = share + z**2 / (2 * n), 1 + z**2 / n
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return (middle - half) / below, (middle + half) / below
 
 
 def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ class Stretch:
     pairs: int
     delta: int
     events: pd.DataFrame  # t, t_end, y, x, radius
+    unknown: pd.DataFrame  # the same of places of which nobody knows, and of events that go beyond the region
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -53,9 +54,17 @@ class Stretch:
         r = self.region
         return found[..., r.top : r.bottom, r.left : r.right]
 
-    def inside(self, shape: tuple[int, int], stride: int) -> NDArray[np.bool_]:
+    def inside(self, stride: int) -> NDArray[np.bool_]:
         """(P, h, w) which places of maps lie near an event."""
-        return np.stack([near_events(self.events, int(t), self.delta, shape, stride) for t in self.times])
+        return self._near(self.events, stride)
+
+    def known(self, stride: int) -> NDArray[np.bool_]:
+        """(P, h, w) of which places of maps it is known whether there is an event."""
+        return ~self._near(self.unknown, stride)
+
+    def _near(self, events: pd.DataFrame, stride: int) -> NDArray[np.bool_]:
+        shape = -(-self.shape[0] // stride), -(-self.shape[1] // stride)
+        return np.stack([near_events(events, int(t), self.delta, shape, stride) for t in self.times])
 
 
 def stretches(regions: Sequence[Region], places: dict[str, pd.DataFrame], delta: int) -> list[Stretch]:
@@ -65,47 +74,73 @@ def stretches(regions: Sequence[Region], places: dict[str, pd.DataFrame], delta:
         places: of each movie, as `tapray.data.places.Places` holds them.
     """
     found = []
-    own = {region: _events(places[region.movie], region) for region in regions}
-    chosen = sorted(own, key=lambda region: -len(own[region]))[:STRETCHES]
+    own = {region: _within(places[region.movie], region) for region in regions}
+    chosen = sorted(own, key=lambda region: -len(own[region][0]))[:STRETCHES]
     for region in chosen:
         most = max(1, min(PAIRS // len(chosen), region.stop - region.start - delta))
         starts = np.arange(region.start, region.stop - delta - most + 1)
-        shown = np.searchsorted(np.sort(own[region]["t"]), [starts, starts + most])
+        shown = np.searchsorted(np.sort(own[region][0]["t"]), [starts, starts + most])
         first = int(starts[np.argmax(shown[1] - shown[0])])
-        found.append(Stretch(region, first, most, delta, own[region]))
+        found.append(Stretch(region, first, most, delta, *own[region]))
     return found
 
 
-def _events(table: pd.DataFrame, region: Region) -> pd.DataFrame:
-    events = table[table["kind"] == "event"]
-    within = (events["t"] >= region.start) & (events["t_end"] < region.stop)
-    within &= events["y"].between(region.top, region.bottom, inclusive="left")
-    within &= events["x"].between(region.left, region.right, inclusive="left")
-    kept = events.loc[within, ["t", "t_end", "y", "x", "radius"]]
-    return kept.assign(y=kept["y"] - region.top, x=kept["x"] - region.left)
+def _within(table: pd.DataFrame, region: Region) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Events that lie in a region as a whole, and what may hide others; in its own pixels."""
+    within = (table["t"] >= region.start) & (table["t_end"] < region.stop)
+    within &= table["y"].between(region.top, region.bottom, inclusive="left")
+    within &= table["x"].between(region.left, region.right, inclusive="left")
+    event, unknown = (table["kind"] == kind for kind in ("event", "unknown"))
+    moved = table.assign(y=table["y"] - region.top, x=table["x"] - region.left)
+    columns = ["t", "t_end", "y", "x", "radius"]
+    return moved.loc[event & within, columns], moved.loc[unknown | (event & ~within), columns]
 
 
-def attribution_maps(
-    net: TapNet, movie: Movie, stretch: Stretch, intensity: str, tell: Callable[[], object]
-) -> dict[str, NDArray[np.float32]]:
-    """By name of the WAYS, (P, h, w) attribution of every pair, 0 or more; a frame is embedded once.
+@dataclass(frozen=True)
+class Seen:
+    """What nets see along a stretch.
 
-    evidence: its size; grad_cam: that of the first frame, as published.
+    maps: by net and WAYS (P, h, w), 0 or more: of evidence its size, of grad_cam that of the first frame, as
+    published; film: (P, H, W) uint8, the first frames as a person sees them; number: of the pair that shows
+    most events; frames: (2, ..., H, W) of it; features: (32, h, w) of its first frame, under the first net.
     """
-    kept, maps = deque[torch.Tensor](maxlen=stretch.delta + 1), dict[str, list[torch.Tensor]]()
+
+    maps: dict[str, dict[str, NDArray[np.float32]]]
+    film: NDArray[np.uint8]
+    number: int
+    frames: NDArray[np.float32]
+    features: NDArray[np.float32]
+
+
+def along(
+    nets: Mapping[str, TapNet], movie: Movie, stretch: Stretch, intensity: str, tell: Callable[[], object]
+) -> Seen:
+    """Goes along a stretch once: each frame is read and normalised once, and embedded once by each net."""
+    first, stride = next(iter(nets)), next(iter(nets.values())).backbone.stride
+    number = int(np.argmax(stretch.inside(stride).sum(axis=(1, 2))))
+    pair = (stretch.first + number, stretch.first + number + stretch.delta)
+    kept = {name: deque[torch.Tensor](maxlen=stretch.delta + 1) for name in nets}
+    maps: dict[str, dict[str, list[torch.Tensor]]] = {name: {way: [] for way in WAYS} for name in nets}
+    film, frames, features = list[NDArray[np.uint8]](), dict[int, NDArray[np.float32]](), torch.empty(0)
     for t in range(stretch.first, stretch.first + stretch.pairs + stretch.delta):
-        kept.append(whole_frame(net, stretch.frame(movie, t, intensity)))
-        if len(kept) > stretch.delta:
-            pair = torch.stack([kept[0], kept[-1]])[None]
-            maps.setdefault("evidence", []).append(evidence(net, pair)[0].abs())
-            maps.setdefault("grad_cam", []).append(grad_cam(net, pair)[0, 0])
-            tell()
-    return {way: torch.stack(own).numpy() for way, own in maps.items()}
-
-
-def whole_frame(net: TapNet, frame: NDArray[np.float32]) -> torch.Tensor:
-    """Dense features (32, h, w) of a frame (H, W) or (C, H, W), normalised; the net is left in eval mode."""
-    return frame_features(net.eval(), torch.from_numpy(frame))
+        frame = stretch.frame(movie, t, intensity)
+        if t in pair:
+            frames[t] = frame
+        if t in stretch.times:
+            film.append((255 * grey(frame[None])[0].clip(0, 1)).astype(np.uint8))
+        for name, net in nets.items():
+            kept[name].append(frame_features(net.eval(), torch.from_numpy(frame)))
+            if name == first and t == pair[0]:
+                features = kept[name][-1]
+            if len(kept[name]) > stretch.delta:
+                both = torch.stack([kept[name][0], kept[name][-1]])[None]
+                maps[name]["evidence"].append(evidence(net, both)[0].abs())
+                maps[name]["grad_cam"].append(grad_cam(net, both)[0, 0])
+        tell()
+    found = {
+        name: {way: torch.stack(each).numpy() for way, each in own.items()} for name, own in maps.items()
+    }
+    return Seen(found, np.stack(film), number, np.stack([frames[t] for t in pair]), features.numpy())
 
 
 def strongest_regions(cam: NDArray[np.float32], size: int, stride: int) -> pd.DataFrame:
@@ -122,11 +157,14 @@ def strongest_regions(cam: NDArray[np.float32], size: int, stride: int) -> pd.Da
 
 def window(image: NDArray[np.float32], y: int, x: int, size: int) -> NDArray[np.float32]:
     """(..., size, size) around a place of an image (..., H, W), moved inwards at its borders."""
-    top, left = (
-        int(np.clip(at - size // 2, 0, full - size))
-        for at, full in zip((y, x), image.shape[-2:], strict=True)
-    )
+    top, left = corner(y, x, size, image.shape[-2:])
     return image[..., top : top + size, left : left + size]
+
+
+def corner(y: int, x: int, size: int, shape: Sequence[int]) -> tuple[int, int]:
+    """Top and left of a square around a place of an image (H, W), moved inwards at its borders."""
+    top, left = (max(0, min(at - size // 2, full - size)) for at, full in zip((y, x), shape, strict=True))
+    return top, left
 
 
 def grey(frames: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,20 +10,21 @@ import numpy as np
 import torch
 
 from tapray.atomic import atomic_write
-from tapray.crops.normalise import PERCENTILES, frame_ranges, normalise
+from tapray.crops.normalise import PERCENTILES, frame_ranges, normalise, transform
 from tapray.errors import UserError
 from tapray.model.onnx import write_onnx
 from tapray.model.tap import FEATURES, TapNet
 
 _SIDES = (64, 96)  # pixels of the test frame
+_GIVEN = {"linear": "raw frames", "sqrt": "the square roots of raw frames"}
 
 
-def write_bioimage(net: TapNet, path: Path) -> None:
+def write_bioimage(net: TapNet, path: Path, intensity: str = "linear") -> None:
     """Writes a package (zip): raw frames (N, C, H, W) float32 to dense features (N, 32, h, w).
 
-    Frames are normalised by their percentiles within the package, as for nets that were trained with
-    `crops.intensity: linear`; for others their square roots are to be given. It holds the net as ONNX, and a
-    test frame with its features as PyTorch computes them.
+    Frames are normalised by their percentiles within the package. The format has no square root, so a net
+    that was trained with `crops.intensity: sqrt` is to be given the frames' square roots, which the package
+    says. It holds the net as ONNX, and a test frame with its features as PyTorch computes them.
 
     Raises:
         UserError: the packages bioimageio.spec, onnx and onnxscript are not installed.
@@ -36,18 +37,20 @@ def write_bioimage(net: TapNet, path: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_onnx(net, folder / "features.onnx")
-        frame = np.random.default_rng(0).gamma(4.0, 50.0, (net.channels, *_SIDES)).astype(np.float32)
+        raw = np.random.default_rng(0).gamma(4.0, 50.0, (net.channels, *_SIDES)).astype(np.float32)
+        frame = transform(raw, intensity)
         flat = normalise(frame, frame_ranges(frame, "linear"), "linear")
         np.save(folder / "frame.npy", frame[None])
         with torch.no_grad():
             found = net.eval().features(torch.from_numpy(flat)[None, None])[0]
         np.save(folder / "features.npy", found.numpy())
-        (folder / "README.md").write_text(_readme(net))
-        save_bioimageio_package(_description(net, folder), output_path=folder / "package.zip")
+        given = _GIVEN[intensity]
+        (folder / "README.md").write_text(_readme(net, given))
+        save_bioimageio_package(_description(net, folder, given), output_path=folder / "package.zip")
         atomic_write(path, (folder / "package.zip").read_bytes())
 
 
-def _description(net: TapNet, folder: Path) -> Any:
+def _description(net: TapNet, folder: Path, given: str) -> Any:
     from bioimageio.spec.common import FileDescr
     from bioimageio.spec.model import v0_5 as spec
 
@@ -70,6 +73,7 @@ def _description(net: TapNet, folder: Path) -> Any:
     )
     frames = spec.InputTensorDescr(
         id=spec.TensorId("frames"),
+        description=given,
         axes=axes,
         data=spec.IntervalOrRatioDataDescr(type="float32"),
         test_tensor=FileDescr(source=folder / "frame.npy"),
@@ -101,12 +105,12 @@ def _opset(folder: Path) -> int:
     return int(onnx.load(folder / "features.onnx").opset_import[0].version)
 
 
-def _readme(net: TapNet) -> str:
+def _readme(net: TapNet, given: str) -> str:
     return f"""# Time arrow features
 
 The feature extractor of a time arrow net ({net.preset}), exported by tapray. Each frame of a movie, scaled
 by its {PERCENTILES[0]:g} and {PERCENTILES[1]:g} percentiles, becomes {FEATURES} feature maps at
-1/{net.backbone.stride} of its resolution.
+1/{net.backbone.stride} of its resolution. It is to be given: {given}.
 
 ## Validation
 

@@ -167,8 +167,16 @@ class PooledHead(Head):
 
     def settle(self, fronts: Tensor) -> None:
         """Mean and spread of the statistics (N, width) over all training crops."""
-        self.norm.running_mean = fronts.mean(dim=0)
-        self.norm.running_var = fronts.var(dim=0) + 1e-6
+        self._settle(fronts.mean(dim=0), fronts.var(dim=0) + 1e-6)
+
+    def settle_as(self, other: PooledHead) -> None:
+        """As another head of the same features."""
+        self._settle(other.norm.running_mean, other.norm.running_var)
+
+    def _settle(self, mean: Tensor | None, variance: Tensor | None) -> None:
+        assert mean is not None
+        assert variance is not None
+        self.norm.running_mean, self.norm.running_var = mean.clone(), variance.clone()
         self.settled = True
         self.norm.eval()
 

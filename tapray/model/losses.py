@@ -18,9 +18,10 @@ def decorrelation(features: Tensor, temperature: float = 0.2) -> Tensor:
 
     Source: arXiv 2305.05511, section 2, decorrelation loss.
     """
-    flat = features.flatten(2).float()
-    similarity = flat @ flat.transpose(1, 2) / temperature
-    return -F.log_softmax(similarity, dim=-1).diagonal(dim1=1, dim2=2).mean()
+    with torch.autocast(features.device.type, enabled=False):  # in fp16 sums over many pixels overflow
+        flat = features.flatten(2).float()
+        similarity = flat @ flat.transpose(1, 2) / temperature
+        return -F.log_softmax(similarity, dim=-1).diagonal(dim1=1, dim2=2).mean()
 
 
 def tap_loss(logits: Tensor, features: Tensor, first: Tensor, weight: float) -> tuple[Tensor, Tensor]:

@@ -24,10 +24,8 @@ _ARCHITECTURE: dict[str, Any] = {
     **{"backbone": "unet", "projection_head": "minimal_batchnorm", "classification_head": "minimal"},
     **{"symmetric": True, "n_frames": 2, "n_features": FEATURES},
 }
-_DEFAULTS: dict[str, Any] = {  # of the published code, for keys that a folder does not give
-    **{"backbone": "unet", "projection_head": "minimal_batchnorm", "classification_head": "minimal"},
-    **{"symmetric": False, "n_frames": 2, "n_features": 16},
-}
+# Of the published code, for keys that a folder does not give.
+_DEFAULTS: dict[str, Any] = {**_ARCHITECTURE, "symmetric": False, "n_features": 16}
 # How the parts of a parameter's name are called here and there.
 _PARTS = [
     *((f"backbone.down.{i}.", f"backbone.l_conv.{i}.conv_block.") for i in range(4)),

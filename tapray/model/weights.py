@@ -20,7 +20,7 @@ from tapray.model.tap import TapNet
 def save_tap(net: TapNet, folder: Path, **facts: Any) -> None:
     """Writes a TAP model folder, whole or not at all: tap.json and tap.safetensors."""
     with atomic_folder(folder) as beside:
-        save_file(_contiguous(net.state_dict()), beside / "tap.safetensors")
+        save_file(contiguous(net.state_dict()), beside / "tap.safetensors")
         (beside / "tap.json").write_text(
             json.dumps({"preset": net.preset, "channels": net.channels, **facts}, indent=1, sort_keys=True)
         )
@@ -42,6 +42,14 @@ def load_tap(folder: Path) -> TapNet:
     return net
 
 
+def intensity_of(folder: Path) -> str:
+    """How frames are read for the net of a model folder (`crops.intensity`); linear where it does not say."""
+    for path in (folder / "encoder" / "tap.json", folder / "tap.json"):
+        if path.exists():
+            return str(json.loads(path.read_text()).get("intensity", "linear"))
+    return "linear"
+
+
 def under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those whose name begins with `name` and a dot, by the rest of it."""
     return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
@@ -56,5 +64,6 @@ def weights_digest(net: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As files of tensors want them: on the CPU, each in memory of its own order."""
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

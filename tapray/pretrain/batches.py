@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,7 +38,7 @@ class Batches:
 
     def crops(self, epoch: int, step: int) -> Tensor:
         """This worker's crops of a step, in order of time, on its device."""
-        positions = self.stream.positions(epoch, step, self.config.batch)[self.rank :: self.world]
+        positions = self.stream.positions(epoch, step, self.config.batch, self.rank, self.world)
         raw, ranges = (self._sent(array) for array in self.stream.cut(positions))
         return normalised(raw, ranges, self.stream.intensity)
 
@@ -59,6 +60,23 @@ class Batches:
             1, np.uint64
         )
         return torch.Generator(self.device).manual_seed(int(state[0] >> 1))
+
+
+class Ahead:
+    """Cuts the crops of the next step, in a thread, while a GPU computes; a CPU has no time to spare."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+        self._pool = ThreadPoolExecutor(1) if batches.device.type == "cuda" else None
+        self._cut: dict[tuple[int, int], Future[Tensor]] = {}
+
+    def crops(self, epoch: int, step: int, after: tuple[int, int]) -> Tensor:
+        """As of the batches; `after` is the epoch and step that will be asked for next."""
+        if self._pool is None:
+            return self.batches.crops(epoch, step)
+        cut = self._cut.get((epoch, step)) or self._pool.submit(self.batches.crops, epoch, step)
+        self._cut = {after: self._pool.submit(self.batches.crops, *after)}
+        return cut.result()
 
 
 def normalised(raw: Tensor, ranges: Tensor, intensity: str) -> Tensor:

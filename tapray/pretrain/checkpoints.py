@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from tapray.atomic import FULL_DISK, atomic_write
+from tapray.atomic import FULL_DISK, SUFFIX, atomic_write
 from tapray.errors import UserError
+from tapray.model.weights import contiguous
 
+LATE_S = 60  # that a file server may take to show a file to another machine
 Tensors = dict[str, torch.Tensor]
 
 
@@ -36,7 +39,7 @@ class Checkpoints:
     """The checkpoints in a folder that all workers share: the `keep` latest and the `keep` best."""
 
     def __init__(self, folder: Path, keep: int) -> None:
-        self._folder, self._keep = folder, keep
+        self.folder, self._keep = folder, keep
         self._waiting: list[tuple[float, Path, bytes]] = []  # score, -1 where it has none, for a full disk
 
     def save(self, tensors: Mapping[str, torch.Tensor], step: int, scores: list[float], scored: bool) -> bool:
@@ -46,8 +49,8 @@ class Checkpoints:
         in memory and written before the next, so that a disk that was full for a while changes nothing.
         """
         facts = {"step": str(step), "scores": json.dumps(scores), "scored": json.dumps(scored)}
-        data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, facts)
-        path = self._folder / f"step_{step:08d}.safetensors"
+        data = save(contiguous(tensors), facts)
+        path = self.folder / f"step_{step:08d}.safetensors"
         self._waiting.append((scores[-1] if scored else -1.0, path, data))
         if not self._flush():
             best = [max(self._waiting, key=lambda one: one[0])]
@@ -80,12 +83,28 @@ class Checkpoints:
     def all(self) -> list[Saved]:
         """Every readable checkpoint, the oldest first; another process may remove some meanwhile."""
         found = []
-        for path in sorted(self._folder.glob("step_*.safetensors")):
+        for path in sorted(self.folder.glob("step_*.safetensors")):
             with suppress(SafetensorError, FileNotFoundError), safe_open(path, framework="pt") as opened:
                 facts = opened.metadata()
                 scores = tuple(json.loads(facts["scores"]))
                 found.append(Saved(path, int(facts["step"]), scores, json.loads(facts["scored"])))
         return found
+
+    def at(self, step: int) -> Saved:
+        """That of a step, which another process has written; a file server may show it late."""
+        deadline = time.monotonic() + LATE_S
+        while True:
+            if found := [saved for saved in self.all() if saved.step == step]:
+                return found[0]
+            if time.monotonic() > deadline:
+                raise FileNotFoundError(f"{self.folder}: no checkpoint of step {step}")
+            time.sleep(0.5)
+
+    def clear(self) -> Saved | None:
+        """The one to go on from; what a killed process has left half-written is removed."""
+        for path in self.folder.glob(f".step_*{SUFFIX}"):
+            path.unlink(missing_ok=True)
+        return self.latest()
 
     def latest(self) -> Saved | None:
         """The one to go on from."""
@@ -100,7 +119,7 @@ class Checkpoints:
         """
         ranked = _best_first(self.all())
         if not ranked:
-            raise UserError("holds no checkpoint", where=self._folder, todo="free some space and run again")
+            raise UserError("holds no checkpoint", where=self.folder, todo="free some space and run again")
         return ranked[0]
 
 

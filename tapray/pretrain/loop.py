@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from tapray.atomic import atomic_write
 from tapray.config import PretrainConfig
 from tapray.errors import UserError
-from tapray.pretrain.batches import Batches
-from tapray.pretrain.checkpoints import Checkpoints
+from tapray.pretrain.batches import Ahead, Batches
+from tapray.pretrain.checkpoints import Checkpoints, Saved
 from tapray.pretrain.trainer import Trainer
 
-LOG_EVERY = 10  # steps between records
+EVERY, EVERY_S = (10, 5, 2, 1), 10.0  # steps between records: the most that take no longer than this
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Team:
     stop: Callable[[], bool] = lambda: False  # whether it is to save and end; rank 0 asks at each record
 
 
+ALONE = Team()
+
+
 def run(
     trainer: Trainer, train: Batches, val: Batches, checkpoints: Checkpoints, log: Path, team: Team
 ) -> None:
@@ -42,22 +45,20 @@ def run(
     Every worker runs it; rank 0 writes records and checkpoints. A record holds step, epoch, loss, arrow
     (training accuracy), pairs_per_s, wait (share of the time spent on drawing and cutting crops), rate
     (learning rate), workers, cpu (cores in use), memory_gb and, at the end of an epoch, val_arrow.
-
-    Raises:
-        UserError: the last checkpoint could not be saved, the disk being full.
     """
     config, steps = trainer.config, trainer.config.steps_per_epoch
-    scores = resume(trainer, checkpoints)
+    scores = resume(trainer, checkpoints, team)
     records = _Log(log if team.rank == 0 else None, trainer.step)
-    meter = _Meter(team, trainer.device)
-    saved = True
+    meter, ahead = _Meter(team, trainer.device), Ahead(train)
     while not finished(config, trainer.step, scores):
         epoch, within = divmod(trainer.step, steps)
-        crops, first = meter.batch(train, epoch, within)
+        with meter.waiting():
+            cut = ahead.crops(epoch, within, divmod(trainer.step + 1, steps))
+        crops, first = train.augmented(cut, epoch, within)
         meter.add(*trainer.train_step(crops, first), len(crops))
         scored = within + 1 == steps
         due = scored or (config.checkpoint_every and trainer.step % config.checkpoint_every == 0)
-        if not due and (within + 1) % LOG_EVERY:
+        if not due and (within + 1) % meter.every:
             continue
         record, stopped = meter.record()
         if scored:
@@ -66,22 +67,37 @@ def run(
         rate = trainer.optimizer.param_groups[0]["lr"]
         records.write({"step": trainer.step, "epoch": epoch, **record, "rate": rate})
         if (due or stopped) and team.rank == 0:
-            saved = checkpoints.save(trainer.tensors(), trainer.step, scores, scored)
+            checkpoints.save(trainer.tensors(), trainer.step, scores, scored)
         if stopped:
             break
         meter.restart()
-    if not saved:
-        todo = "free some and run again"
-        raise UserError("no space is left for the last checkpoint", where=log.parent, todo=todo)
 
 
-def resume(trainer: Trainer, checkpoints: Checkpoints) -> list[float]:
-    """Puts the latest checkpoint into the trainer; returns the validation accuracies so far."""
+def result(config: PretrainConfig, checkpoints: Checkpoints) -> Saved:
+    """The checkpoint to keep, once all workers have ended.
+
+    Raises:
+        UserError: the last one is not there: there was no space for it.
+    """
     latest = checkpoints.latest()
-    if latest is None:
+    if latest is None or not finished(config, latest.step, latest.scores):
+        todo = "free some and run again"
+        raise UserError("no space is left for the last checkpoint", where=checkpoints.folder, todo=todo)
+    return checkpoints.best()
+
+
+def resume(trainer: Trainer, checkpoints: Checkpoints, team: Team = ALONE) -> list[float]:
+    """Puts the latest checkpoint into the trainer; returns the validation accuracies so far.
+
+    It is the one that rank 0 finds: a file server may show another worker an older one.
+    """
+    latest = checkpoints.clear() if team.rank == 0 else None
+    step = torch.tensor(float(latest.step if latest else 0), dtype=torch.float64, device=trainer.device)
+    if not (agreed := int(team.total(step))):
         return []
-    trainer.restore(latest.tensors(), latest.step)
-    return list(latest.scores)
+    saved = latest or checkpoints.at(agreed)
+    trainer.restore(saved.tensors(), saved.step)
+    return list(saved.scores)
 
 
 def finished(config: PretrainConfig, step: int, scores: Sequence[float]) -> bool:
@@ -93,17 +109,21 @@ def finished(config: PretrainConfig, step: int, scores: Sequence[float]) -> bool
     return bool(early) and max(late) <= max(early)
 
 
-@torch.no_grad()
 def validate(net: nn.Module, batches: Batches) -> tuple[float, int]:
-    """Arrow accuracy on the validation crops and their number, of this worker's share.
+    """Arrow accuracy on the validation crops and their number, of this worker's share."""
+    return accuracy_of(net, map(batches.validation, range(batches.config.val_batches)))
+
+
+@torch.no_grad()
+def accuracy_of(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, int]:
+    """Share of arrows told right, and the number of crops.
 
     In eval mode; the net is left in the mode it came in.
     """
     training = net.training
     net.eval()
     right = total = 0
-    for step in range(batches.config.val_batches):
-        crops, first = batches.validation(step)
+    for crops, first in batches:
         logits, _ = net(crops)
         right += int((logits.argmax(dim=1) == first).sum())
         total += len(crops)
@@ -112,6 +132,9 @@ def validate(net: nn.Module, batches: Batches) -> tuple[float, int]:
 
 
 def _validation_accuracy(trainer: Trainer, val: Batches, team: Team) -> float:
+    """Of the net that rank 0 saves: each worker's batch norm has statistics of its own crops."""
+    for buffer in trainer.result.buffers() if team.world > 1 else ():
+        buffer.copy_(team.total(buffer.clone() if team.rank == 0 else torch.zeros_like(buffer)))
     share, crops = validate(trainer.result, val)
     sums = torch.tensor([share * crops, crops], dtype=torch.float64, device=trainer.device)
     right, count = team.total(sums).tolist()
@@ -125,27 +148,40 @@ class _Meter:
         self._team, self._device = team, device
         self._process = psutil.Process()
         self._process.cpu_percent()  # counts from here
+        self.every = 0  # steps between records, the same on every worker; 0: not known yet
         self.restart()
 
     def restart(self) -> None:
+        self._steps = 0
         self._sums = torch.zeros(3, dtype=torch.float64, device=self._device)  # loss, arrow, crops
         self._wait, self._start = 0.0, time.perf_counter()
 
-    def batch(self, train: Batches, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The time of the block is waiting for crops."""
         start = time.perf_counter()
-        crops = train.crops(epoch, step)
+        yield
         self._wait += time.perf_counter() - start
-        return train.augmented(crops, epoch, step)
 
     def add(self, loss: Tensor, arrow: Tensor, crops: int) -> None:
+        self._steps += 1
         self._sums += crops * torch.stack([loss, arrow, torch.ones_like(loss)]).double()
+        if not self.every:
+            taken = self._sums.new_tensor([time.perf_counter() - self._start])
+            self._pace(self._team.total(taken).item())
+
+    def _pace(self, seconds: float) -> None:
+        """After steps that took so long, over all workers."""
+        a_step = seconds / self._team.world / self._steps
+        self.every = next((n for n in EVERY if n * a_step <= EVERY_S), EVERY[-1])
 
     def record(self) -> tuple[dict[str, float], bool]:
         """Over all workers, and whether they are asked to stop."""
         stop = self._team.rank == 0 and self._team.stop()
-        own = self._sums.new_tensor([self._wait, float(stop)])
-        loss, arrow, n, wait, stopped = self._team.total(torch.cat([self._sums, own])).tolist()
         taken = time.perf_counter() - self._start
+        own = self._sums.new_tensor([self._wait, float(stop), taken])
+        loss, arrow, n, wait, stopped, seconds = self._team.total(torch.cat([self._sums, own])).tolist()
+        self._pace(seconds)
         return {
             "loss": loss / n,
             "arrow": arrow / n,
@@ -174,7 +210,7 @@ class _Log:
         self._path, self._waiting = path, ""
         if path:
             old = path.read_text().splitlines() if path.exists() else []
-            kept = [line for line in old if line.endswith("}") and json.loads(line)["step"] <= step]
+            kept = [line for line in old if 0 < _step(line) <= step]
             atomic_write(path, "".join(line + "\n" for line in kept))
             self._size = path.stat().st_size
 
@@ -189,3 +225,11 @@ class _Log:
             file.write(data)
             file.flush()
             self._size, self._waiting = self._size + len(data), ""
+
+
+def _step(line: str) -> int:
+    """Of a record; 0 where the line is none, as what a power cut leaves of it."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return 0

@@ -28,6 +28,8 @@ class Trainer:
         seed: of the initial weights.
         channels: of a frame.
         wrap: makes the net train together with those of the other workers.
+        world: how many workers there are. What they learn from a step is the mean over the crops of all,
+            also where their shares are not alike.
     """
 
     def __init__(
@@ -37,8 +39,9 @@ class Trainer:
         channels: int = 1,
         device: torch.device | None = None,
         wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
+        world: int = 1,
     ) -> None:
-        self.config, self.device = config, device or torch.device("cpu")
+        self.config, self.device, self._world = config, device or torch.device("cpu"), world
         self.step = 0  # steps done
         self.net = TapNet(config.preset, channels)
         initialise(self.net, torch.Generator().manual_seed(seed))
@@ -63,7 +66,9 @@ class Trainer:
 
     def train_step(self, crops: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
         """One optimiser step; returns loss and arrow accuracy of this worker's share, on its device."""
-        parts = list(zip(*(tensor.chunk(self.config.accumulate) for tensor in (crops, first)), strict=True))
+        split = (tensor.tensor_split(self.config.accumulate) for tensor in (crops, first))
+        parts = list(zip(*split, strict=True))  # as many on every worker
+        mine = len(crops) * self._world / self.config.batch if self._world > 1 else 1.0
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(2, device=self.device)
         for number, (some, target) in enumerate(parts):
@@ -72,7 +77,7 @@ class Trainer:
                 with self._autocast():
                     logits, features = self.model(some)
                     loss, arrow = tap_loss(logits, features, target, self.config.decorrelation)
-                self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(loss * (share * mine)).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack([loss.detach(), arrow]) * share
         if self.config.clip_norm:
             self.scaler.unscale_(self.optimizer)

@@ -17,16 +17,17 @@ from tapray.report.figures import arrow_curve, label_budget_curve
 from tapray.report.html import to_html
 from tapray.report.labels import efficiency_table, front_figure, front_table, needed_table
 from tapray.report.page import Told, page
-from tapray.report.reliability import RESAMPLES, Prediction, Predictions
-from tapray.report.tables import compare, result_table, summarise, write_csv, write_tables
+from tapray.report.reliability import Prediction, Predictions
+from tapray.report.tables import CELL, compare, result_table, summarise, write_csv, write_tables
 from tapray.study.calibration import Calibration
-from tapray.study.metrics import event_probability
-from tapray.study.statistics import Difference, bootstrap_ap, holm, paired_bootstrap_ap
+from tapray.study.metrics import class_scores, predict_classes
+from tapray.study.statistics import Difference, bootstrap_ap, bootstrap_f1, holm, paired_bootstrap_ap
 
 __all__ = ["Prediction", "Predictions", "result_table", "summarise", "write_report", "write_tables"]
 
 LOOKED = {"calibrate": "calibration", "errors": "errors", "explain": "attribution"}  # tables of stages
 Cell = tuple[str, str, int]  # init, head, budget
+N_RESAMPLES = 5000  # of the test set: p values below 0.05 after correction for up to a hundred comparisons
 
 
 def write_report(
@@ -64,7 +65,9 @@ def write_report(
     looked = {
         name: pd.read_csv(beside[stage] / f"{name}.csv") for stage, name in LOOKED.items() if stage in beside
     }
-    told = Told(summary, results, cells, pairs, needed, saved, audit, history, looked, about)
+    fitted = next(iter(predictions.values()))["val_labels"]
+    fitted_on = len(fitted), int((np.asarray(fitted) > 0).sum())
+    told = Told(summary, results, cells, pairs, needed, saved, audit, history, fitted_on, looked, about)
     text = page(told, [path.name for path in paths])
     made = to_html("Cell events from few labels", text, [folder, *beside.values()])
     atomic_write(folder / "report.html", made)
@@ -76,24 +79,30 @@ def test_intervals(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How far seeds and test set, both drawn anew, move the mean AP and its differences.
 
-    Returns the cells (init, head, budget, test_low, test_high), and the AP rows of `compare` with test_low,
-    test_high and p of the difference beside its interval over seeds, and p_holm, p corrected for all rows of
-    the same `head`.
+    Returns the cells (init, head, budget; test_low and test_high of AP; f1test_low and f1test_high of F1), and
+    the AP rows of `compare` with test_low, test_high and p of the difference beside its interval over seeds,
+    and p_holm, p corrected for all comparisons of the same `head` (of "best" or of one head).
     """
     first = next(iter(predictions.values()))
     labels, blocks = np.asarray(first["labels"]), np.asarray(first["blocks"])
     scores: dict[Cell, dict[int, NDArray[np.float64]]] = {}
+    said: dict[Cell, list[NDArray[np.int64]]] = {}
     for (init, head, budget, seed), run in predictions.items():
         if not np.array_equal(run["labels"], labels):
             raise ValueError("predictions are not of the same test crops")
         fitted = Calibration(run["temperature"], tuple(run["bias"]))
-        event = event_probability(fitted.apply(run["logits"]))
-        scores.setdefault((str(init), str(head), int(budget)), {})[seed] = event
+        probabilities, cell = fitted.apply(run["logits"]), (str(init), str(head), int(budget))
+        scores.setdefault(cell, {})[seed] = class_scores(probabilities)
+        said.setdefault(cell, []).append(predict_classes(probabilities, run["threshold"]))
     rows = [
-        (*cell, *bootstrap_ap(labels, np.stack([*own.values()]), blocks, RESAMPLES, rng))
+        (
+            *cell,
+            *bootstrap_ap(labels, np.stack([*own.values()]), blocks, N_RESAMPLES, rng),
+            *bootstrap_f1(labels, np.stack(said[cell]), blocks, N_RESAMPLES, rng),
+        )
         for cell, own in scores.items()
     ]
-    cells = pd.DataFrame(rows, columns=["init", "head", "budget", "test_low", "test_high"])
+    cells = pd.DataFrame(rows, columns=[*CELL, "test_low", "test_high", "f1test_low", "f1test_high"])
     pairs = comparisons[comparisons["metric"] == "ap"].reset_index(drop=True)
     known: dict[tuple[Any, ...], Difference] = {}  # a row "best" repeats that of its head
     found = []
@@ -104,7 +113,7 @@ def test_intervals(
             a, b = (scores[init, head, key[-1]] for init, head in sides)
             seeds = sorted(a.keys() & b.keys())
             tap, other = (np.stack([side[seed] for seed in seeds]) for side in (a, b))
-            known[key] = paired_bootstrap_ap(labels, tap, other, blocks, RESAMPLES, rng)
+            known[key] = paired_bootstrap_ap(labels, tap, other, blocks, N_RESAMPLES, rng)
         found.append(known[key])
     named = {"test_low": "low", "test_high": "high", "p": "p"}
     pairs = pairs.assign(**{name: [getattr(one, own) for one in found] for name, own in named.items()})

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from tapray.report.reliability import RESAMPLES, Prediction, Predictions
 from tapray.report.tables import ordered
-from tapray.study.recalibration import METHODS
+from tapray.study.calibration import Calibration
+from tapray.study.recalibration import METHODS, Probabilities
 from tapray.study.reliability import SCORES, block_sums, reliability_scores
 from tapray.study.statistics import bands, draws
 
@@ -39,12 +40,9 @@ def _of_cell(
     _, blocks = np.unique(runs[0]["blocks"], return_inverse=True)
     weights = draws(blocks.max() + 1, RESAMPLES, rng), draws(len(runs), RESAMPLES, rng) / len(runs)
     whole, drawn = dict[str, NDArray[np.float64]](), dict[str, NDArray[np.float64]]()
-    for name, fit in METHODS.items():
+    for name in METHODS:
         sums = np.stack(
-            [
-                block_sums(fit(run["val_logits"], run["val_labels"])(run["logits"]), run["labels"], blocks)
-                for run in runs
-            ]
+            [block_sums(_applied(name, run)(run["logits"]), run["labels"], blocks) for run in runs]
         )
         whole[name] = _stacked(sums.sum(axis=1)).mean(axis=0)
         by_seed = _stacked(np.einsum("rg,sgq->rsq", weights[0], sums))  # (R, S, SCORES)
@@ -55,6 +53,13 @@ def _of_cell(
         columns = (SCORES, whole[name], *bands(drawn[name]), change, *bands(moved))
         rows += [(name, *row) for row in zip(*columns, strict=True)]
     return rows
+
+
+def _applied(name: str, run: Prediction) -> Probabilities:
+    """The way of that name, fitted on validation; a model's own as its run has it."""
+    if name == "temperature_bias":
+        return Calibration(run["temperature"], tuple(run["bias"])).apply
+    return METHODS[name](run["val_logits"], run["val_labels"])
 
 
 def _stacked(sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -84,6 +84,7 @@ def by_surroundings(errors: pd.DataFrame, head: str, path: Path) -> list[Path]:
 def _ticks(panel: Axes, names: list[str]) -> None:
     step = max(1, -(-len(names) // 8))
     at = np.arange(0, len(names), step)
+    panel.set_xlim(-0.5, len(names) - 0.5)
     panel.set_xticks(at, [names[place] for place in at], rotation=30, ha="right")
 
 
@@ -126,7 +127,8 @@ def _mistake(
     for number, panel in enumerate(panels):
         frame = min(number, 1)
         panel.imshow(pair[frame], cmap="gray", vmin=0, vmax=1)
-        for value in np.unique(outlines[frame])[1:] if number < 2 else ():
+        marked = outlines[frame][outlines[frame] > 0]
+        for value in np.unique(marked) if number < 2 else ():
             panel.contour(outlines[frame] == value, levels=[0.5], colors=SKY, linewidths=0.7)
         if number == 2:
             panel.imshow(cam, cmap="magma", vmin=0, vmax=1, alpha=0.55)

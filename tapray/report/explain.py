@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from tapray.insight.explain import Stretch, window
+from tapray.insight.explain import Stretch, corner, window
 from tapray.report.figures import LOOK, ORANGE, SKY, save_picture
 from tapray.report.tables import beside
 
@@ -57,17 +57,19 @@ def overlay_figure(
                 panel.imshow(cam, vmax=top, **CAM)
             panel.set_axis_off()
             panel.set_title(("frame t, with attribution", "frame t + delta")[number])
-            _mark(panel, regions, insets.size, events)
+            _mark(panel, regions, insets.size, events, (height, width))
         _insets(below, insets)
         figure.suptitle(title)
         return save_picture(figure, path)
 
 
-def _mark(panel: Axes, regions: pd.DataFrame, size: int, events: pd.DataFrame) -> None:
-    for number, (y, x) in enumerate(regions[["y", "x"]].to_numpy(), 1):
-        corner = (x - size / 2, y - size / 2)
-        panel.add_patch(Rectangle(corner, size, size, fill=False, ec=ORANGE, lw=1))
-        panel.annotate(str(number), corner, color=ORANGE, fontsize=8, va="bottom", annotation_clip=True)
+def _mark(
+    panel: Axes, regions: pd.DataFrame, size: int, events: pd.DataFrame, shape: tuple[int, int]
+) -> None:
+    for number, (y, x) in enumerate(regions[["y", "x"]].to_numpy(int).tolist(), 1):
+        top, left = corner(y, x, size, shape)
+        panel.add_patch(Rectangle((left - 0.5, top - 0.5), size, size, fill=False, ec=ORANGE, lw=1))
+        panel.annotate(str(number), (left + 1, top + 1), color=ORANGE, fontsize=8, va="top")
     for y, x, radius in events[["y", "x", "radius"]].to_numpy():
         panel.add_patch(Circle((x, y), radius, fill=False, ec=SKY, lw=1, ls="--"))
 
@@ -132,30 +134,43 @@ def enlarged(maps: Frames, shape: tuple[int, int], stride: int) -> Frames:
 
 
 def write_movies(
-    stretch: Stretch, frames: Frames, cam: Frames, folder: Path, pixel_size: float | None
+    stretch: Stretch,
+    frames: NDArray[np.uint8],
+    maps: Frames,
+    stride: int,
+    folder: Path,
+    pixel_size: float | None,
 ) -> list[Path]:
     """attribution.tif, uint8 (P, H, W) of the first frames' attribution, 255 the 99.9 percentile of all, and
-    attribution.gif, the same over the frames.
+    attribution.gif, the same over the frames; one frame at a time is large.
 
     Args:
-        frames, cam: (P, H, W).
+        frames: (P, H, W); maps: (P, h, w), a place every `stride` pixels.
     """
-    top = float(np.quantile(cam, 0.999)) or 1.0
-    grey = (255 * (cam / top).clip(0, 1)).astype(np.uint8)
+    top = float(np.quantile(maps, 0.999)) or 1.0
+
+    def greys() -> Iterator[NDArray[np.uint8]]:
+        for own in maps:
+            large = enlarged(own[None], stretch.shape, stride)[0]
+            yield (255 * (large / top).clip(0, 1)).astype(np.uint8)
+
     tiff, gif = folder / "attribution.tif", folder / "attribution.gif"
     metadata: dict[str, Any] = {"axes": "TYX", "first_frame": stretch.first}
     if pixel_size:
         metadata |= {"spacing": pixel_size, "unit": "um"}
+    options: dict[str, Any] = {"compression": "zlib", "photometric": "minisblack", "imagej": False}
     with beside(tiff) as part:
-        tifffile.imwrite(
-            part, grey, compression="zlib", photometric="minisblack", imagej=False, metadata=metadata
-        )
-    colours = (255 * mpl.colormaps["magma"](grey)[..., :3]).astype(np.uint8)
-    shown = (255 * frames.clip(0, 1)).astype(np.uint8)[..., None]
-    blended = np.maximum(shown, colours)
-    pictures = [Image.fromarray(frame) for frame in blended]
-    for picture in pictures:
-        picture.thumbnail((GIF_SIDE, GIF_SIDE))
+        tifffile.imwrite(part, greys(), shape=frames.shape, dtype=np.uint8, metadata=metadata, **options)
+    pictures = [_blended(*both) for both in zip(frames, greys(), strict=True)]
     with beside(gif) as part:
         pictures[0].save(part, save_all=True, append_images=pictures[1:], duration=GIF_MS, loop=0)
     return [tiff, gif]
+
+
+def _blended(frame: NDArray[np.uint8], grey: NDArray[np.uint8]) -> Image.Image:
+    """A small picture of a frame (H, W), with its attribution (H, W) in colour."""
+    small = [Image.fromarray(own) for own in (frame, grey)]
+    for one in small:
+        one.thumbnail((GIF_SIDE, GIF_SIDE))
+    colours = mpl.colormaps["magma"](np.asarray(small[1]), bytes=True)[..., :3]
+    return Image.fromarray(np.maximum(np.asarray(small[0])[..., None], colours))

@@ -101,16 +101,16 @@ def _line(panel: Axes, height: float, name: str, below: bool = False) -> None:
     panel.annotate(name, (1, height), xytext=offset, color=GREY, **style)
 
 
-def reliability_diagrams(predictions: Predictions, path: Path, rng: np.random.Generator) -> list[Path]:
+def reliability_diagrams(
+    predictions: Predictions, init: str, path: Path, rng: np.random.Generator
+) -> list[Path]:
     """Share of events against predicted probability on test, before and after calibration, with counts per
     bin.
 
-    One row per head, of the pretrained encoder (or else the first one there is) at its largest label budget.
+    One row per head, of an init at its largest label budget.
     Points pool all seeds in 15 equal-width bins; bars are 95 % bootstrap intervals over groups of crops; the
     ECE is the mean over seeds with its Student t interval. Returns the paths of PNG (`path`), SVG and CSV.
     """
-    inits = list(dict.fromkeys(key[0] for key in predictions))
-    init = str(Init.TAP) if Init.TAP in inits else inits[0]
     budget = max(key[2] for key in predictions if key[0] == init)
     heads = sorted(
         {str(key[1]) for key in predictions if key[0] == init and key[2] == budget}, key=RANKS.__getitem__

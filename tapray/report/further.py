@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from tapray.config import Init
 from tapray.report.tables import arrow_accuracy, short, test_set
 
 _SCORES = {
@@ -29,10 +28,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def methods(calibration: pd.DataFrame) -> str:
-    """Every way to calibrate, of the pretrained arm at its largest budget; `calibration_table` gives it."""
-    inits = list(dict.fromkeys(calibration["init"]))
-    init = Init.TAP.value if Init.TAP in inits else inits[0]
+def methods(calibration: pd.DataFrame, init: str) -> str:
+    """Every way to calibrate an init at its largest budget; `calibration_table` gives it."""
     own = calibration[calibration["init"] == init]
     own = own[own["budget"] == own["budget"].max()]
     rows = []
@@ -44,8 +41,8 @@ def methods(calibration: pd.DataFrame) -> str:
         rows.append((head, method.replace("_", " and "), _with_interval(ece.to_dict()), change, *others))
     header = ("head", "fitted on validation", "ECE", "change of ECE", *list(_SCORES.values())[1:])
     return (
-        f"### Other ways to calibrate\n\n`{init}` at {own['budget'].iloc[0]} labels. Saved models have "
-        "temperature and bias. Intervals are over seeds and blocks of the test set.\n\n"
+        f"### Other ways to calibrate\n\n`{init}`, of which the model is, at {own['budget'].iloc[0]} labels. "
+        "It has temperature and bias. Intervals are over seeds and blocks of the test set.\n\n"
         f"{table(header, rows)}\n\n![reliability before and after calibration](reliability.png)"
     )
 
@@ -62,9 +59,12 @@ def errors(found: pd.DataFrame) -> str:
         text.append(f"![{head} head, errors over time](over_time_{head}.png)")
         text.append(f"![{head} head, errors by what is near](surroundings_{head}.png)")
     text.append(
-        "### The most confident mistakes\n\nOf the saved model, on the test part: both frames, and the "
-        "second with the attribution of the pretrained net. `errors/mistakes.csv` holds them as an event "
-        "table: give a row its class and a quality that counts, and name the file as an annotation."
+        "### The most confident mistakes\n\nOf the saved model on the crops of the test part, at the "
+        "threshold chosen on validation crops (`tapray predict` has one of its own, chosen on whole frames): "
+        "both frames, and the second with the attribution of the pretrained net. `errors/mistakes.csv` holds "
+        "them as an event table: give a row its class and a quality that counts, and name the file as an "
+        "annotation. Labels that are mended where the model errs, and nowhere else, make its test score too "
+        "good: after that, judge it on another movie."
     )
     text.append("![mistakes](mistakes.png)")
     return "\n\n".join(text)
@@ -76,20 +76,25 @@ def attribution(numbers: pd.DataFrame) -> str:
     for key, own in numbers.groupby(["part", "way", "net"], sort=False):
         part, way, net = map(str, key)
         values = own.set_index("metric").to_dict("index")
-        shares = [f"{values[name]['value']:.2%}" for name in ("mass_share", "area_share")]
+        shares = [
+            _share(values[name]["value"]) if name in values else "" for name in ("mass_share", "area_share")
+        ]
         found = [_with_interval(values[name]) for name in ("enrichment", "auc")]
         alike = values.get("rank_correlation_with_random")
-        like = f"{alike['value']:.2f}" if alike else ""
-        rows.append((_PARTS[part], way.replace("_", "-"), net, *shares, *found, like))
+        like = f"{alike['value']:.2f}" if alike and alike["value"] == alike["value"] else ""
+        rows.append(
+            (_PARTS[part], way.replace("_", "-"), net.replace("_minus_", " - "), *shares, *found, like)
+        )
     near = ("of it near events", "of the ground near events")
     header = ("part", "attribution", "net", *near, "ratio", "AUC", "like a net of chance")
     text = (
-        "### Where the order in time is read\n\nOn whole frames, without labels. `evidence` is what every "
-        "place adds to the arrow's logit, exactly; `grad-cam` the published way, at the same features. Near "
-        "an event is within its annotated radius; AUC is the chance that a place near an event has more "
-        "attribution than another. Beside it a net of chance: where both are alike (rank correlation near "
-        "1), a map shows the picture, not what was learned. Where not every event is annotated, the ratio is "
-        "too low."
+        "### Where the order in time is read\n\nOn whole frames, without labels. `evidence` is the size of "
+        "what every place adds to the arrow's logit or takes from it; `grad-cam` the published way, at the "
+        "same features. Near an event is within its annotated radius, and ground of which nothing is known "
+        "does not count; AUC is the chance that a place near an event has more attribution than another. "
+        "Intervals draw blocks of time anew. Beside it a net of chance, and the difference on the same "
+        "draws; where both are alike (rank correlation near 1), a map shows the picture, not what was "
+        "learned. Where not every event is annotated, the ratio is too low."
     )
     pictures = {
         "test part": "attribution_test.png",
@@ -107,7 +112,13 @@ def about(told: Mapping[str, str]) -> list[str]:
     return [f"## {title}\n\n```\n{text.strip()}\n```" for title, text in told.items()]
 
 
+def _share(value: float) -> str:
+    return "-" if value != value else f"{value:.2%}"
+
+
 def _with_interval(row: Mapping[Any, Any]) -> str:
+    if row["value"] != row["value"]:
+        return "-"
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 

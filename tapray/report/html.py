@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
+from PIL import Image, ImageSequence
 
+LARGE, WIDTH = 100_000, 1400  # bytes; pixels: of a page of 992 on a screen of fine pixels
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif"}
 _STYLE = """
 :root { color-scheme: light; }
@@ -58,5 +62,22 @@ def _picture(name: str, alt: str, folders: Sequence[Path]) -> str:
     path = next((path for path in (*drawn, *(folder / name for folder in folders)) if path.is_file()), None)
     if path is None:
         return ""
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<p><img alt="{alt}" src="data:{_KINDS[path.suffix]};base64,{data}"></p>'
+    kind, data = _encoded(path)
+    text = base64.b64encode(data).decode()
+    return f'<p><img alt="{alt}" src="data:{kind};base64,{text}"></p>'
+
+
+def _encoded(path: Path) -> tuple[str, bytes]:
+    """A picture as a browser takes it: large ones of pixels as WebP, no wider than the page shows them."""
+    data = path.read_bytes()
+    if path.suffix == ".svg" or len(data) < LARGE:
+        return _KINDS[path.suffix], data
+    with Image.open(path) as opened:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(opened)]
+        duration = int(opened.info.get("duration", 0))
+    for frame in frames:
+        frame.thumbnail((WIDTH, 4 * WIDTH))
+    out = io.BytesIO()
+    more: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0}
+    frames[0].save(out, "WEBP", quality=80, method=4, **(more if len(frames) > 1 else {}))
+    return "image/webp", out.getvalue()

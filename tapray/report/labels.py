@@ -50,11 +50,13 @@ def efficiency_table(results: pd.DataFrame, trials: pd.DataFrame, rng: np.random
             continue
         names = [heads[init, largest] for init in (Init.TAP, other)]
         sides = [_of(results, init, head) for init, head in zip((Init.TAP, other), names, strict=True)]
-        seeds = set.intersection(*(set(side["seed"]) for side in sides))
         for metric in ("ap", "f1"):
-            (budgets, tap), (_, rest) = (_by_seed(s[s["seed"].isin(seeds)], metric) for s in sides)
-            if len(budgets) > 1 and tap.shape == rest.shape:
-                found = ratio_interval(budgets, tap, rest, RESAMPLES, rng)
+            wide = [_wide(side, metric) for side in sides]
+            both = wide[0].index.intersection(wide[1].index)  # the seeds that each side has of all budgets
+            budgets = wide[0].columns.intersection(wide[1].columns)
+            tap, rest = (side.loc[both, budgets].to_numpy(np.float64) for side in wide)
+            if len(budgets) > 1 and len(both):
+                found = ratio_interval(budgets.to_numpy(np.float64), tap, rest, RESAMPLES, rng)
                 rows += [(other, *names, metric, int(b), *r) for b, r in zip(budgets, found, strict=True)]
     columns = ["other", "head_tap", "head_other", "metric", "budget", "ratio", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
@@ -66,8 +68,12 @@ def _of(results: pd.DataFrame, init: str, head: str) -> pd.DataFrame:
 
 def _by_seed(runs: pd.DataFrame, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Budgets (B,) and scores (S, B) of the seeds that have them all."""
-    wide = runs.pivot(index="seed", columns="budget", values=metric).dropna()
+    wide = _wide(runs, metric)
     return wide.columns.to_numpy(np.float64), wide.to_numpy(np.float64)
+
+
+def _wide(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return runs.pivot(index="seed", columns="budget", values=metric).dropna()
 
 
 def front_table(results: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:

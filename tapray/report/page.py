@@ -25,6 +25,9 @@ AUDITED = {
 }
 
 
+ALPHA = 0.05  # a corrected p below it is a difference that holds beyond this test set
+
+
 @dataclass(frozen=True)
 class Told:
     """All that a page tells.
@@ -42,6 +45,7 @@ class Told:
     saved: pd.DataFrame
     audit: Mapping[str, Any]
     history: Sequence[Mapping[str, float]]
+    fitted_on: tuple[int, int]  # crops of the validation part, and those of events
     looked: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
 
@@ -54,10 +58,11 @@ def page(told: Told, files: Sequence[str]) -> str:
         _data(told.summary, told.audit),
         _budgets(told.summary, told.cells),
         _needed(told.summary, told.needed, told.saved),
-        _calibration(told.summary, told.results),
+        _calibration(told.summary, told.results, told.fitted_on),
     ]
     looked = told.looked
-    sections += [further.methods(looked["calibration"])] if "calibration" in looked else []
+    best = str(best_run(told.results)["init"])
+    sections += [further.methods(looked["calibration"], best)] if "calibration" in looked else []
     sections += [further.errors(looked["errors"])] if "errors" in looked else []
     sections.append(_arrow(told.results, told.history))
     sections += [further.attribution(looked["attribution"])] if "attribution" in looked else []
@@ -95,7 +100,7 @@ def _claims(pairs: pd.DataFrame, results: pd.DataFrame) -> str:
             verdict = "is not told apart from"
             if row["low"] > 0 or row["high"] < 0:
                 verdict = "beats" if row["low"] > 0 else "is beaten by"
-                if row["test_low"] <= 0 <= row["test_high"]:
+                if row["p_holm"] >= ALPHA:
                     verdict += " (on this test set, not surely on another)"
             lines.append(
                 f"- At {row['budget']} {row['budget_unit']} `tap` ({_side(row, 'tap')}) {verdict} "
@@ -140,9 +145,12 @@ def _budgets(summary: pd.DataFrame, cells: pd.DataFrame) -> str:
     merged = summary.merge(cells, on=["init", "head", "budget"]).sort_values("budget", kind="stable")
     rows = []
     for _, row in merged.iterrows():
-        test = f"[{row['test_low']:.3f}, {row['test_high']:.3f}]"
-        others = (_ci(row, metric) for metric in ("f1", "precision_1", "recall_1"))
-        rows.append((row["budget"], row["init"], row["head"], _ci(row, "ap"), test, *others))
+        test, of_f1 = (
+            f"[{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]" for name in ("test", "f1test")
+        )
+        others = (_ci(row, metric) for metric in ("precision_1", "recall_1"))
+        cell = (row["budget"], row["init"], row["head"])
+        rows.append((*cell, _ci(row, "ap"), test, _ci(row, "f1"), of_f1, *others))
     unit = str(summary["budget_unit"].iloc[0])
     header = (
         unit,
@@ -151,6 +159,7 @@ def _budgets(summary: pd.DataFrame, cells: pd.DataFrame) -> str:
         "AP",
         "AP over seeds and test set",
         "F1",
+        "F1 over seeds and test set",
         "precision of class 1",
         "recall of class 1",
     )
@@ -175,7 +184,7 @@ def _needed(summary: pd.DataFrame, needed: pd.DataFrame, saved: pd.DataFrame) ->
     )
     ap = saved[saved["metric"] == "ap"]
     times = [
-        (row["budget"], row["other"], *(_times(row[part]) for part in ("ratio", "low", "high")))
+        (row["budget"], row["other"], *(_times(row, part, budgets) for part in ("ratio", "low", "high")))
         for _, row in ap.iterrows()
     ]
     if times:
@@ -184,26 +193,38 @@ def _needed(summary: pd.DataFrame, needed: pd.DataFrame, saved: pd.DataFrame) ->
     return f"## How many labels\n\n{text}\n\n![what is to be had](fronts.png)"
 
 
-def _times(ratio: float) -> str:
-    return "not reached" if np.isinf(ratio) else f"{ratio:.2g}"
+def _times(row: pd.Series, part: str, budgets: Sequence[int]) -> str:
+    """A ratio in words: of budgets that were run, or beyond them."""
+    least, most = (budget / row["budget"] for budget in (budgets[0], budgets[-1]))
+    if np.isinf(row[part]):
+        return f"> {most:.2g}"
+    return f"≤ {least:.2g}" if row[part] <= least else f"{row[part]:.2g}"
 
 
-def _calibration(summary: pd.DataFrame, results: pd.DataFrame) -> str:
-    rows, fallen = [], 0
+def _calibration(summary: pd.DataFrame, results: pd.DataFrame, fitted_on: tuple[int, int]) -> str:
+    rows, fallen, others = [], 0, list[str]()
     for _, row in summary.sort_values("budget", kind="stable").iterrows():
         runs = results[(results[["init", "head", "budget"]] == row[["init", "head", "budget"]]).all(axis=1)]
         change = paired_interval(runs["ece_after"].to_numpy(float), runs["ece_before"].to_numpy(float))
         fallen += change[0] < 0
+        if not change[0] < 0:
+            sign = "below" if row["ece_before_mean"] < row["ece_constant_mean"] else "above"
+            others.append(
+                f"`{row['init']}` {row['head']} at {row['budget']} ({_signed(*change)}; before, its ECE was "
+                f"{row['ece_before_mean']:.3f}, {sign} that of the constant answer)"
+            )
         ece = (_ci(row, "ece_before"), _ci(row, "ece_after"), _signed(*change))
         rows.append((row["budget"], row["init"], row["head"], *ece, _ci(row, "temperature")))
     unit = str(summary["budget_unit"].iloc[0])
     header = (unit, "init", "head", "ECE before", "ECE after", "change", "temperature")
     constant = summary["ece_constant_mean"].iloc[0]
+    rest = f"; not for {'; '.join(others)}: so few events leave it to chance" if others else ""
     return (
-        "## Calibration\n\nTemperature and bias are fitted on validation and judged on test. ECE is that "
+        f"## Calibration\n\nTemperature and bias are fitted on {fitted_on[0]} validation crops, "
+        f"{fitted_on[1]} of them of events, and judged on test. ECE is that "
         "of the event probability at the test set's own prevalence (15 equal-width bins). A model that "
         f"always answers the prevalence it was fitted at has an ECE of {constant:.3f} and finds nothing: "
-        f"read the ECE beside AP. The mean ECE falls in {fallen} of {len(rows)} rows.\n\n"
+        f"read the ECE beside AP. The mean ECE falls in {fallen} of {len(rows)} rows{rest}.\n\n"
         f"{table(header, rows)}"
     )
 

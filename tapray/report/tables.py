@@ -102,7 +102,7 @@ def chosen_heads(trials: pd.DataFrame) -> dict[tuple[str, int], str]:
     """(init, budget) -> the head whose best search trial has the highest val_ap; test scores play no part."""
     if trials.empty:
         return {}
-    tried = ordered(trials[trials["val_ap"].notna()])
+    tried = ordered(trials[trials["status"] == "done"])  # pruned ones keep the score of their last rung
     best = tried.groupby(["init", "budget", "head"], sort=False)["val_ap"].max().reset_index()
     best = best.loc[best.groupby(["init", "budget"], sort=False)["val_ap"].idxmax()]
     return {(init, int(budget)): head for init, budget, head in best[["init", "budget", "head"]].to_numpy()}

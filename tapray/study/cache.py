@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,11 @@ class FeatureCache:
             shapes: of each array, by key.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         with ExitStack() as stack:
             for key in sorted(shapes):  # in the same order for all, so that no two wait for each other
-                lock = stack.enter_context((self.folder / f".{key}.lock").open("ab"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not self.path(key).exists():
+                    stack.enter_context(self._locked(f".{key}.lock", fcntl.LOCK_EX))
             missing = [key for key in shapes if not self.path(key).exists()]
             blanks = {key: self.folder / f".{key}.npy" for key in missing}
             for key, path in blanks.items():
@@ -59,6 +60,27 @@ class FeatureCache:
                 _write(np.load(path, mmap_mode="r"), self.path(key))
         self._evict(shapes)
 
+    @contextmanager
+    def held(self, keys: Collection[str]) -> Iterator[None]:
+        """Within the block these entries are not evicted, whoever fills the cache."""
+        with ExitStack() as stack:
+            for key in keys:
+                stack.enter_context(self._locked(f".{key}.use", fcntl.LOCK_SH))
+            yield
+
+    @contextmanager
+    def _locked(self, name: str, kind: int) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / name).open("ab") as lock:
+            fcntl.flock(lock, kind)
+            yield
+
+    def _sweep(self) -> None:
+        """Removes what a killed process has left half-filled."""
+        for blank in self.folder.glob(".*.npy"):
+            with suppress(OSError), self._locked(f"{blank.stem}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                blank.unlink(missing_ok=True)
+
     def drop(self, keys: Collection[str]) -> None:
         """Removes entries."""
         for key in keys:
@@ -67,16 +89,21 @@ class FeatureCache:
     def used(self, keys: Collection[str]) -> None:
         """Notes that entries are of use, so that others are evicted first."""
         for key in keys:
-            os.utime(self.path(key))
+            with suppress(FileNotFoundError):
+                os.utime(self.path(key))
 
     def _evict(self, keep: Collection[str]) -> None:
-        """Removes entries, those first that were not used for longest; mapped ones live on until let go."""
-        entries = {path: path.stat() for path in self.folder.glob("*.arrow")}
+        """Removes entries, those first that were not used for longest, but none that somebody holds."""
+        entries = {}
+        for path in self.folder.glob("[!.]*.arrow"):
+            with suppress(FileNotFoundError):
+                entries[path] = path.stat()
         total = sum(found.st_size for found in entries.values())
         for path in sorted(entries, key=lambda path: entries[path].st_mtime_ns):
             if total > self.max_bytes and path.stem not in keep:
-                path.unlink(missing_ok=True)
-                total -= entries[path].st_size
+                with suppress(OSError), self._locked(f".{path.stem}.use", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    path.unlink(missing_ok=True)
+                    total -= entries[path].st_size
 
 
 def _write(values: NDArray[np.float16], path: Path) -> None:
@@ -85,6 +112,8 @@ def _write(values: NDArray[np.float16], path: Path) -> None:
     try:
         with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

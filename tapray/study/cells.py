@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +39,7 @@ class Cell:
         return f"{self.init.value}-{self.head.value}-{self.budget}"
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> Cell:
+    def of(cls, record: Mapping[str, Any]) -> Cell:
         """The cell of a trial's or run's record."""
         return cls(Init(record["init"]), HeadKind(record["head"]), record["budget"])
 
@@ -108,6 +108,7 @@ class Fitted:
     head: Head
     logits: dict[str, NDArray[np.float64]]
     labels: dict[str, NDArray[np.int64]]
+    groups: dict[str, NDArray[np.int64]]
     train: pd.DataFrame
     test: pd.DataFrame
 
@@ -155,6 +156,7 @@ class Arms:
         where = {split: _split(self.work.store, split) for split in splits}
         logits = {split: logits_of(self.modules, self.inputs, own) for split, own in where.items()}
         labels = {split: index.label.to_numpy()[own].astype(np.int64) for split, own in where.items()}
+        groups = {split: index.group.to_numpy()[own] for split, own in where.items()}
         test = index.iloc[_split(self.work.store, "test")]
         return [
             Fitted(
@@ -162,6 +164,7 @@ class Arms:
                 head,
                 {split: found[number] for split, found in logits.items()},
                 labels,
+                groups,
                 index.iloc[self.rows[number]],
                 test,
             )
@@ -254,9 +257,12 @@ def _solve(
     members: Sequence[Member],
 ) -> None:
     labels, statistics = _labels(work), inputs[_split(work.store, "train")]
+    first = heads[0]
+    assert isinstance(first, PooledHead)
+    first.settle(statistics)
     for head, own, member in zip(heads, rows, members, strict=True):
         assert isinstance(head, PooledHead)
-        head.settle(statistics)
+        head.settle_as(first)
         solve(head, inputs[own], labels[own], member.settings)
 
 

@@ -20,7 +20,7 @@ def labels_needed(budgets: FloatArray, scores: FloatArray, target: float | Float
         (...) the budget; the smallest one where it is reached there already (read: at most that many),
         infinity where it is not reached (read: more than the largest).
     """
-    best = np.maximum.accumulate(scores, axis=-1)  # a dip is noise: more labels are never worse
+    best = _rising(scores)
     goal = np.asarray(target)[..., None]
     reached = best >= goal
     right = reached.argmax(axis=-1)
@@ -58,13 +58,14 @@ def ratio_interval(
 
     Returns:
         Of each budget the ratio of the means over seeds and its 95 % interval, seeds drawn anew for both
-        arms together; infinity where the other arm does not get there with the budgets that were run.
+        arms together; infinity where the other arm does not get there with the budgets that were run, and
+        the smallest of them over the budget where it is there already with that one (read: at most).
     """
     pick = _seeds(len(tap), n, rng)
     rows = []
     for column, budget in enumerate(budgets):
-        ratio = labels_needed(budgets, other.mean(axis=0), tap.mean(axis=0)[column]) / budget
-        goals = tap[pick, column].mean(axis=1)
+        ratio = labels_needed(budgets, other.mean(axis=0), _rising(tap.mean(axis=0))[column]) / budget
+        goals = _rising(tap[pick].mean(axis=1))[:, column]
         drawn = labels_needed(budgets, other[pick].mean(axis=1), goals) / budget
         low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
         rows.append((float(ratio), float(low), float(high)))
@@ -77,6 +78,12 @@ def pareto(gain: NDArray[Any], cost: NDArray[Any]) -> NDArray[np.bool_]:
     strictly = (gain[None] > gain[:, None]) | (cost[None] < cost[:, None])
     front: NDArray[np.bool_] = ~np.any(better & strictly, axis=1)
     return front
+
+
+def _rising(scores: FloatArray) -> FloatArray:
+    """The best so far, over budgets: a dip is noise, more labels are never worse."""
+    best: FloatArray = np.maximum.accumulate(scores, axis=-1)
+    return best
 
 
 def _seeds(seeds: int, n: int, rng: np.random.Generator) -> NDArray[np.int64]:

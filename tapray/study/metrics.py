@@ -59,6 +59,23 @@ def best_f1_threshold(probabilities: FloatArray, labels: Labels) -> float:
     return float(middle if middle > below else thresholds[best])  # neighbouring floats have no middle
 
 
+def average_precision(probabilities: FloatArray, labels: Labels, n_classes: int) -> float:
+    """Of event against none; for K > 2 the mean of the one-vs-rest values of the event classes present.
+
+    NaN without an event.
+    """
+    present = [c for c in range(1, n_classes) if (labels == c).any()]
+    ap = [average_precision_score(labels == c, class_scores(probabilities)[c - 1]) for c in present]
+    return float(np.mean(ap)) if ap else float("nan")
+
+
+def class_scores(probabilities: FloatArray) -> FloatArray:
+    """(N, K) -> (K - 1, N): by what the crops are ranked for each event class."""
+    if probabilities.shape[1] == 2:
+        return event_probability(probabilities)[None]
+    return np.asarray(probabilities, dtype=np.float64)[:, 1:].T
+
+
 def score(
     probabilities: FloatArray, labels: Labels, n_classes: int, threshold: float | None = None
 ) -> dict[str, float]:
@@ -81,11 +98,9 @@ def score(
     parts = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
     precision, recall, f1 = (np.where(present, part, np.nan) for part in parts[:3])
     events = classes[1:][present[1:]]
-    ranked = event_probability(probabilities)[:, None] if n_classes == 2 else probabilities[:, 1:]
-    ap = [float(average_precision_score(labels == c, ranked[:, c - 1])) for c in events]
     return {
-        "ap": float(np.mean(ap)) if ap else float("nan"),
-        "f1": float(np.mean(f1[events])) if ap else float("nan"),
+        "ap": average_precision(probabilities, labels, n_classes),
+        "f1": float(np.mean(f1[events])) if len(events) else float("nan"),
         **{f"precision_{c}": float(precision[c]) for c in classes},
         **{f"recall_{c}": float(recall[c]) for c in classes},
         "balanced_accuracy": float(np.mean(recall[present])),

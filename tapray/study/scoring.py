@@ -5,19 +5,39 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tapray.crops.budgets import count_events
 from tapray.study.calibration import Calibration, fit_calibration
 from tapray.study.cells import Fitted, Member, Work
-from tapray.study.metrics import best_f1_threshold, probability_scores, score
+from tapray.study.metrics import average_precision, best_f1_threshold, probability_scores, score
 
 
 def search_scores(work: Work, member: Member, fitted: Fitted) -> dict[str, float]:
-    """Average precision, NLL and ECE on validation, where calibration was fitted too; test is not seen."""
+    """Average precision, NLL and ECE on validation; test is not seen.
+
+    NLL and ECE are of probabilities that were calibrated on the other half of the validation crops, so that a
+    setting is not chosen for how closely its calibration follows the crops it was fitted on.
+    """
     logits, labels = fitted.logits["val"], fitted.labels["val"]
-    probabilities = fit_calibration(logits, labels, member.settings.temperature).apply(logits)
+    probabilities = np.empty_like(logits)
+    for half in _halves(fitted.groups["val"], labels):
+        other = fit_calibration(logits[~half], labels[~half], member.settings.temperature)
+        probabilities[half] = other.apply(logits[half])
     found = probability_scores(probabilities, labels, 0.5)
-    ranked = score(probabilities, labels, work.config.crops.classes)
-    return {"val_ap": ranked["ap"], "val_nll": found["nll"], "val_ece": found["ece"]}
+    whole = fit_calibration(logits, labels, member.settings.temperature).apply(logits)
+    ap = average_precision(whole, labels, work.config.crops.classes)
+    return {"val_ap": ap, "val_nll": found["nll"], "val_ece": found["ece"]}
+
+
+def _halves(groups: NDArray[Any], labels: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+    """Both halves (n,) of the crops: every other group of each class, so that no event is in both."""
+    half = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        own = np.unique(groups[labels == label])
+        half |= np.isin(groups, own[::2]) & (labels == label)
+    return [half, ~half]
 
 
 def final_record(work: Work, member: Member, fitted: Fitted) -> dict[str, Any]:
@@ -42,7 +62,7 @@ def final_record(work: Work, member: Member, fitted: Fitted) -> dict[str, Any]:
         "n_events_test": count_events(fitted.test),
         "prevalence": float((labels > 0).mean()),
         **score(calibration.apply(test), labels, classes, threshold),
-        "val_ap": score(calibration.apply(val), fitted.labels["val"], classes)["ap"],
+        "val_ap": average_precision(calibration.apply(val), fitted.labels["val"], classes),
         **asdict(calibration),
         "threshold": threshold,
         "ece_constant": after["ece_constant"],

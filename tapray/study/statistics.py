@@ -77,11 +77,43 @@ def bootstrap_ap(
 ) -> tuple[float, float]:
     """Percentile interval of the mean average precision over n resamples of whole groups, and of seeds.
 
-    labels (N,), above 0 for events; scores (N,) or (S, N), of S seeds on the same crops. Ties are one
-    threshold, as in scikit-learn. Resamples without an event are left out.
+    labels (N,): 0, or the class of the event; scores (S, C, N) of S seeds on the same crops, for each event
+    class (`metrics.class_scores`), whose mean counts. Ties are one threshold, as in scikit-learn. Resamples
+    without an event of each class are left out.
     """
-    ap = _bootstrapped(np.asarray(labels) > 0, np.atleast_2d(scores), groups, n, rng)
+    ap = _bootstrapped(np.asarray(labels), np.asarray(scores), groups, n, rng)
     return _band(_over_seeds(ap, rng), level)
+
+
+def bootstrap_f1(
+    labels: NDArray[Any],
+    predicted: NDArray[Any],
+    groups: NDArray[Any],
+    n: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """As `bootstrap_ap`, of the mean F1 over the event classes present; predicted (S, N) classes, by seed."""
+    _, member = np.unique(groups, return_inverse=True)
+    drawn = draws(int(member.max(initial=0)) + 1, n, rng)
+    each = [_f1(labels == c, predicted == c, member, drawn) for c in np.unique(labels[labels > 0])]
+    if not each:
+        return float("nan"), float("nan")
+    return _band(_over_seeds(np.mean(each, axis=0), rng), level)
+
+
+def _f1(
+    truth: NDArray[np.bool_], found: NDArray[np.bool_], member: NDArray[np.int64], drawn: FloatArray
+) -> FloatArray:
+    """(S, n) F1 of one class: truth (N,), found (S, N), member (N,), drawn (n, G); NaN without an event."""
+
+    def counted(which: NDArray[np.bool_]) -> FloatArray:
+        by_group = [np.bincount(member, own, drawn.shape[1]) for own in which]
+        sums: FloatArray = np.stack(by_group) @ drawn.T
+        return sums
+
+    right, said, there = counted(found & truth), counted(found), counted(truth[None])
+    return np.divide(2 * right, said + there, out=np.full_like(right, np.nan), where=there > 0)
 
 
 @dataclass(frozen=True)
@@ -103,8 +135,8 @@ def paired_bootstrap_ap(
     level: float = 0.95,
 ) -> Difference:
     """As `bootstrap_ap`, of AP(a) - AP(b) on the same resamples; row i of both has the same seed."""
-    event, both = np.asarray(labels) > 0, np.concatenate([np.atleast_2d(scores_a), np.atleast_2d(scores_b)])
-    a, b = np.split(_bootstrapped(event, both, groups, n, rng), 2)
+    both = np.concatenate([np.asarray(scores_a), np.asarray(scores_b)])
+    a, b = np.split(_bootstrapped(np.asarray(labels), both, groups, n, rng), 2)
     differences = _over_seeds(a - b, rng)
     known = differences[~np.isnan(differences)]
     tail = min((known <= 0).sum(), (known >= 0).sum())
@@ -154,16 +186,28 @@ def draws(n_groups: int, n: int, rng: np.random.Generator) -> FloatArray:
 
 
 def _bootstrapped(
-    event: NDArray[np.bool_], scores: NDArray[Any], groups: NDArray[Any], n: int, rng: np.random.Generator
+    labels: NDArray[Any], scores: NDArray[Any], groups: NDArray[Any], n: int, rng: np.random.Generator
 ) -> FloatArray:
-    """(S, n) average precision of the rows of scores (S, N) on n resamples of groups; NaN without an event.
+    """(S, n) average precision of scores (S, C, N) on n resamples of groups; NaN without an event."""
+    _, member = np.unique(groups, return_inverse=True)
+    drawn = draws(int(member.max()) + 1, n, rng)
+    classes = [c for c in range(1, scores.shape[1] + 1) if (labels == c).any()]
+    if scores.shape[1] == 1:  # an event or none
+        return _of_class(labels > 0, scores[:, 0], member, drawn)
+    each = [_of_class(labels == c, scores[:, c - 1], member, drawn) for c in classes]
+    mean: FloatArray = np.mean(each, axis=0)
+    return mean
+
+
+def _of_class(
+    event: NDArray[np.bool_], scores: NDArray[Any], member: NDArray[np.int64], drawn: FloatArray
+) -> FloatArray:
+    """(S, n) of one class: scores (S, N), member (N,) the group of each crop, drawn (n, G).
 
     Recall rises only at the scores of events, so the crops are counted by group between those scores, and a
     resample is a weighted sum over groups.
     """
-    _, member = np.unique(groups, return_inverse=True)
-    drawn = draws(int(member.max()) + 1, n, rng)
-    ap = np.empty((len(scores), n))
+    ap = np.empty((len(scores), len(drawn)))
     for row, out in zip(scores, ap, strict=True):
         thresholds = np.unique(row[event])
         place = len(thresholds) - np.searchsorted(thresholds, row, side="right")  # 0: at or above the highest

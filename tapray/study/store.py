@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -137,17 +137,21 @@ def features(folder: Path, init: Init, draw: int, layer: Layer) -> Tensor | Fram
     return FeatureStore(folder).features(init, draw, layer)
 
 
-@lru_cache(maxsize=4)
 def fronts(
     folder: Path, init: Init, draw: int, head: HeadKind, layer: Layer, pooling: Pooling
 ) -> Tensor | FrameCrops:
-    """(N, ...) float16 or float32: the head's parameter-free part for every crop, kept per process.
+    """(N, ...) float16 or float32: the head's parameter-free part for every crop.
 
-    Pooled statistics are small and kept in float32; whole features stay float16, where they are.
+    Pooled statistics are small, and kept per process in float32; whole features stay float16, where they are.
     """
+    if HEADS[head].condenses:
+        return _condensed(folder, init, draw, head, layer, pooling)
+    return features(folder, init, draw, layer)
+
+
+@cache
+def _condensed(folder: Path, init: Init, draw: int, head: HeadKind, layer: Layer, pooling: Pooling) -> Tensor:
     whole = features(folder, init, draw, layer)
-    if not HEADS[head].condenses:
-        return whole
     generator, options = torch.Generator().manual_seed(0), HeadOptions(pooling=pooling)
     probe = build_head(head, whole.shape[2], whole.shape[3], 2, generator, options)
     return in_batches(probe.front, whole)

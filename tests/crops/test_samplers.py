@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -51,6 +53,19 @@ def test_scores_are_those_of_the_central_two_thirds() -> None:
     _, brightness = score_pair(frame, frame, 24)  # central 16 of 24
     expected = flat[8 + 4 : 8 + 20, 40 + 4 : 40 + 20].mean()
     assert brightness[1, 5] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", [*SamplerKind])
+def test_a_movie_played_backwards_is_drawn_from_alike(kind: SamplerKind) -> None:
+    """Else the places themselves would tell the arrow, such as of a lamp that flickers."""
+    lamp = (1.0, 1.6, 0.7, 1.3, 0.9)
+    frames = [smooth((ground(seed) + 1) * light) for seed, light in enumerate(lamp)]
+
+    def drawn(movie: list[np.ndarray]) -> np.ndarray:
+        scores = np.stack([score_smoothed(a, b, SIZE) for a, b in pairwise(movie)])
+        return np.stack(list(pair_weights(scores, kind, 20)))
+
+    np.testing.assert_allclose(drawn(frames[::-1])[::-1], drawn(frames), rtol=1e-4, atol=1e-9)
 
 
 def test_bleaching_alone_is_no_change() -> None:

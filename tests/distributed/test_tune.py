@@ -20,6 +20,7 @@ from tapray.distributed.journal import journal
 from tapray.distributed.searcher import CellSearch, propose
 from tapray.distributed.tune import choose, final_runs, search
 from tapray.errors import UserError
+from tapray.stages import failures
 from tapray.study.cells import Cell, cells
 from tapray.study.results import collect
 from tapray.study.space import Choice, first, space
@@ -82,6 +83,7 @@ def test_neither_concurrency_nor_interruption_changes_what_is_proposed(tmp_path:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_proposals_lie_in_the_space_and_differ(tmp_path: Path, sampler: str) -> None:
     every = {"sampler": sampler, "search": [*Dimension], "trials": 64, "together": 20}
+    every |= {"objectives": "ap_and_ece"}  # of which temperature is a dimension
     config = config_of(tmp_path, **every)
     cell = Cell(Init.TAP, HeadKind.MLP, 2)
     axes = space(cell.init, cell.head, [*Dimension])
@@ -108,7 +110,8 @@ def test_a_grid_is_every_combination_and_what_is_left_over_is_drawn(tmp_path: Pa
     assert len(set(pairs)) == 11
 
 
-def test_a_search_learns_from_what_was_found(config: JobConfig) -> None:
+def test_a_search_learns_from_what_was_found(tmp_path: Path) -> None:
+    config = config_of(tmp_path, sampler="tpe")
     drawn = [finished({"init": "tap", **params}) for n in (0, 3) for params in propose(config, TAP, n, [])]
     assert propose(config, TAP, 6, drawn) != propose(config, TAP, 6, [])
     pruned = {**drawn[0], "status": "pruned", "rungs": {"2": 0.5}}
@@ -178,16 +181,22 @@ def test_failing_trials_are_recorded_and_the_study_goes_on(tiny_job: Path, tmp_p
         "random_default": "done",
     }
     assert {record["status"] for record in told} == {"failed", "done"}
-    with pytest.raises(UserError, match=r"cell tap-linear-2: every trial failed \(ArrowInvalid: ") as raised:
-        choose(config, trials, every)
+    own = [record for record in trials if record["init"] == "tap"]
+    with pytest.raises(UserError, match=r"study: every trial failed \(ArrowInvalid: ") as raised:
+        choose(config, own, every)
     assert "\n" not in str(raised.value)
 
-    chosen = choose(config, trials, every[1:])
+    chosen = choose(config, trials, every)
+    assert list(chosen) == every[1:]
     runs = final_runs(config, store, model, chosen, folder, told.extend)
     assert [(record["seed"], record["status"]) for record in runs] == [(0, "done"), (1, "failed")]
     (kept,) = json.loads((folder / "runs-random_default-linear-2-1.json").read_text())
     assert {**kept, "work": "runs-random_default-linear-2-1"} == runs[1]
     assert "ArrowInvalid" in runs[1]["error"]
+    told_of = list(failures(trials, runs, every))
+    assert told_of[0].startswith("1 of 2 search trials failed and do not count (tap-linear-2: ArrowInvalid: ")
+    assert told_of[1].startswith("1 of 2 final runs failed and do not count (random_default-linear-2: ")
+    assert told_of[2] == "the tables are without tap-linear-2, of which nothing ended well"
     found = collect(folder, [{"arrow_accuracy": 0.5}], leaky=False)
     assert found.results["seed"].tolist() == [0]
     assert list(found.predictions) == [("random_default", "linear", 2, 0)]

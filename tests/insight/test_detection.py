@@ -10,12 +10,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from tapray.insight.detection import bin_edges, detection_scores, detection_table, likeness, near_events
+from tapray.insight.detection import (
+    bin_edges,
+    detection_scores,
+    detection_table,
+    likeness,
+    near_events,
+    time_parts,
+)
 from tapray.insight.detection import tallies as tallied
 
 
 def tallies(maps: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return tallied(maps, inside, bin_edges([maps]))
+    return tallied(maps, inside, np.ones_like(inside), bin_edges([maps]))
 
 
 def events(**columns: object) -> pd.DataFrame:
@@ -30,6 +37,24 @@ def test_an_event_is_near_within_its_radius_in_the_frames_that_show_it() -> None
     assert found.sum() == pytest.approx(np.pi * 9, abs=4)
     for t, delta, shown in ((4, 1, False), (6, 1, False), (4, 2, True), (3, 4, True)):
         assert near_events(events(), t, delta, (20, 30), 2).any() == shown
+
+
+def test_an_event_that_is_marked_in_one_frame_is_near_in_the_pairs_that_hold_it() -> None:
+    for t, near in ((3, False), (4, True), (5, True), (6, False)):
+        assert near_events(events(t_end=5), t, 1, (20, 30), 2).any() == near
+
+
+def test_ground_of_which_nothing_is_known_does_not_count() -> None:
+    maps = np.ones((1, 4, 4), np.float32)
+    inside, known = np.zeros((2, 1, 4, 4), bool)
+    inside[0, 0], known[0, :2] = True, True
+    found = detection_scores(tallied(maps, inside, known, bin_edges([maps])).sum(axis=0))
+    assert found["area_share"] == 0.5
+
+
+def test_blocks_are_stretches_or_long_parts_of_them() -> None:
+    assert time_parts([8]).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert time_parts([2, 2, 2, 2]).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 @given(st.integers(0, 500))
@@ -48,14 +73,16 @@ def test_a_map_of_the_events_is_perfect_and_an_even_one_is_chance() -> None:
     inside = np.zeros((8, 10, 10), bool)
     inside[:, 2:4, 2:4] = True
     rng = np.random.default_rng(0)
-    movie, t = np.full(8, "m"), np.arange(8)
-    perfect = detection_table(tallies(inside.astype(np.float32), inside), movie, t, rng).set_index("metric")
+    sums = {
+        "perfect": tallies(inside.astype(np.float32), inside),
+        "even": tallies(np.ones((8, 10, 10), np.float32), inside),
+    }
+    found = detection_table(sums, time_parts([8]), rng).set_index(["net", "metric"])
+    perfect, even = found.loc["perfect"], found.loc["even"]
+    assert found.loc[("perfect_minus_even", "auc"), "value"] == pytest.approx(0.5)
     assert perfect.loc["auc", "value"] == 1
     assert perfect.loc["mass_share", "value"] == 1
     assert perfect.loc["enrichment", ["value", "low", "high"]].tolist() == pytest.approx([25] * 3)
-    even = detection_table(tallies(np.ones((8, 10, 10), np.float32), inside), movie, t, rng).set_index(
-        "metric"
-    )
     assert even.loc["auc", "value"] == pytest.approx(0.5)
     assert even.loc["enrichment", "value"] == pytest.approx(1)
     none = detection_scores(tallies(np.ones((2, 4, 4), np.float32), np.zeros((2, 4, 4), bool)).sum(axis=0))

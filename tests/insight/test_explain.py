@@ -11,7 +11,7 @@ import torch
 
 from tapray.crops.draw import Region
 from tapray.data.movies import open_movie
-from tapray.insight.explain import INSETS, PAIRS, WAYS, attribution_maps, stretches, strongest_regions, window
+from tapray.insight.explain import INSETS, PAIRS, WAYS, along, stretches, strongest_regions, window
 from tapray.model.attribution import attribution
 from tapray.model.tap import TapNet, initialise
 
@@ -21,21 +21,23 @@ FIELD = Region("m", 0, 100, 0, 0, 60, 80)
 def places(*events: tuple[int, float, float]) -> dict[str, pd.DataFrame]:
     rows = [("event", t, t + 1, y, x, 10.0) for t, y, x in events]
     rows.append(("negative", 50, 50, 30.0, 30.0, 10.0))
+    rows.append(("unknown", 62, 63, 45.0, 25.0, 6.0))
     return {"m": pd.DataFrame(rows, columns=["kind", "t", "t_end", "y", "x", "radius"])}
 
 
 def test_a_stretch_holds_most_events_and_knows_them_in_its_own_pixels() -> None:
     region = Region("m", 0, 100, 20, 10, 60, 80)
-    known = places((5, 30, 30), (60, 30, 30), (70, 40, 50), (75, 10, 50))  # the last above the region
+    known = places((5, 30, 30), (60, 30, 30), (70, 40, 50), (65, 12, 50))  # the last above the region
     (found,) = stretches([region], known, 1)
     assert found.pairs == PAIRS
     assert found.first <= 60
     assert found.first + found.pairs > 70
     assert found.events[["t", "y", "x"]].to_numpy().tolist() == [[5, 10, 20], [60, 10, 20], [70, 20, 40]]
-    inside = found.inside((20, 35), 2)
+    inside = found.inside(2)
     assert inside.shape == (PAIRS, 20, 35)
     shown = found.times[inside.any(axis=(1, 2))]
     assert shown.tolist() == [60, 70]
+    assert found.times[~found.known(2).all(axis=(1, 2))].tolist() == [62, 65]  # that above reaches into it
 
 
 def test_pairs_are_shared_among_the_regions_with_most_events() -> None:
@@ -55,10 +57,15 @@ def test_maps_of_a_region_are_those_of_its_frames(tmp_path: Path) -> None:
     initialise(net, torch.Generator().manual_seed(0))
     (stretch,) = stretches([Region("m", 0, 6, 0, 0, 48, 64)], places((2, 20, 20)), 2)
     told: list[None] = []
-    maps = attribution_maps(net, movie, stretch, "linear", lambda: told.append(None))
+    seen = along({"tap": net}, movie, stretch, "linear", lambda: told.append(None))
+    maps = seen.maps["tap"]
     assert {way: own.shape for way, own in maps.items()} == dict.fromkeys(WAYS, (4, 24, 32))
     assert min(own.min() for own in maps.values()) >= 0
-    assert len(told) == 4
+    assert len(told) == 6  # frames
+    assert seen.film.shape == (4, 48, 64)
+    assert seen.number == 1  # frames 1 and 3 show all of the event from 2 to 3
+    np.testing.assert_array_equal(seen.frames, [stretch.frame(movie, t, "linear") for t in (1, 3)])
+    assert seen.features.shape == (32, 24, 32)
     pair = np.stack([stretch.frame(movie, t, "linear") for t in (1, 3)])
     whole = attribution(net, pair[None])[0]
     small = maps["evidence"][1]

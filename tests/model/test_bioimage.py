@@ -14,6 +14,7 @@ from bioimageio.spec import InvalidDescr, load_description
 from tapray.crops.normalise import frame_ranges, normalise
 from tapray.model.bioimage import write_bioimage
 from tapray.model.tap import TapNet, initialise
+from tapray.model.weights import intensity_of, save_tap
 
 
 @pytest.mark.slow  # the export takes seconds
@@ -38,6 +39,25 @@ def test_the_package_gives_the_dense_features_of_raw_frames(tmp_path: Path) -> N
     (found,) = session.run(None, {"frames": scaled})
     assert found.shape == expected.shape == (1, 32, 32, 48)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert described.inputs[0].description == "raw frames"
     flat = normalise(raw, frame_ranges(raw, "linear"), "linear")
     with torch.no_grad():
         np.testing.assert_array_equal(net.eval().features(torch.from_numpy(flat)[None])[0], expected)
+
+
+@pytest.mark.slow
+def test_the_package_of_a_net_for_square_roots_says_so(tmp_path: Path) -> None:
+    net = TapNet("unet-8s2")
+    save_tap(net, tmp_path / "model", intensity="sqrt")
+    write_bioimage(net, tmp_path / "package.zip", intensity_of(tmp_path / "model"))
+    described = load_description(tmp_path / "package.zip")
+    assert described.inputs[0].description == "the square roots of raw frames"
+    with zipfile.ZipFile(tmp_path / "package.zip") as package:
+        package.extractall(tmp_path / "open")
+    assert "It is to be given: the square roots" in (tmp_path / "open" / "README.md").read_text()
+    given, expected = (np.load(tmp_path / "open" / f"{name}.npy") for name in ("frame", "features"))
+    raw = given**2
+    flat = normalise(raw, frame_ranges(raw, "sqrt"), "sqrt")
+    with torch.no_grad():
+        found = net.eval().features(torch.from_numpy(flat)[None])[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())

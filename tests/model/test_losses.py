@@ -27,6 +27,14 @@ def test_decorrelation_agrees_with_a_literal_computation() -> None:
     assert float(decorrelation(features)) == pytest.approx(by_hand(features), rel=1e-4)
 
 
+def test_decorrelation_is_the_same_in_half_precision() -> None:
+    features = 2 * torch.randn(2, 32, 96, 96, generator=torch.Generator().manual_seed(0))  # sums beyond fp16
+    exact = decorrelation(features)
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype):
+            assert torch.equal(decorrelation(features), exact)
+
+
 def test_decorrelation_is_low_for_orthogonal_channels_and_log_c_for_equal_ones() -> None:
     apart = torch.eye(4).view(1, 4, 2, 2) * 10
     same = torch.ones(1, 4, 2, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from tapray.crops.draw import CropStream
 from tapray.crops.normalise import frame_ranges, normalise
 from tapray.crops.samplers import grid_shape
-from tapray.pretrain.batches import Batches
+from tapray.pretrain.batches import Ahead, Batches
 from tests.crops.sources import source_of
 from tests.pretrain.made import SIZE, config, noise, stream
 
@@ -87,3 +89,11 @@ def test_movies_of_different_dtypes_are_drawn_from_together() -> None:
         assert np.array_equal(pair, arrays[index][t : t + 2, y : y + SIZE, x : x + SIZE])
         assert np.array_equal(limits, sources[index].ranges[t : t + 2])
     assert set(positions[:, 0]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_crops_cut_ahead_are_those_that_are_asked_for(device: str) -> None:
+    own = Batches(stream(noise()), config())
+    ahead = Ahead(SimpleNamespace(device=torch.device(device), crops=own.crops))  # a thread needs no GPU
+    for at, after in (((0, 0), (0, 1)), ((0, 1), (0, 2)), ((4, 2), (4, 3)), ((4, 3), (5, 0))):
+        assert torch.equal(ahead.crops(*at, after), own.crops(*at))

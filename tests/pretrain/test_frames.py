@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tapray.config import JobConfig, SamplerKind
 from tapray.configfile import parse_config
+from tapray.console import Reporter
 from tapray.crops.draw import CropStream, Region
 from tapray.crops.normalise import frame_ranges, normalise
 from tapray.crops.samplers import score_pair, smooth
@@ -174,8 +175,8 @@ def test_arrow_accuracy_names_both_samplers_and_leaves_the_net_alone(movie: Movi
     regions = [Region("m", 0, 8, 0, 0, 48, 40), Region("m", 0, 8, 0, 40, 48, 80)]
     for region in regions:
         filled(movie.read(0, 8), region, config, tmp_path)
-    found = arrow_accuracy(config, net, regions, tmp_path)
+    found = arrow_accuracy(config, net, regions, tmp_path, Reporter("quiet"))
     assert set(found) == {SamplerKind.CHANGE.value, SamplerKind.UNIFORM.value}
     assert all(0.3 < value < 0.7 for value in found.values())
-    assert found == arrow_accuracy(config, net, regions, tmp_path)
+    assert found == arrow_accuracy(config, net, regions, tmp_path, Reporter("quiet"))
     assert weights_digest(net) == before

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
+from tapray.atomic import SUFFIX
 from tapray.config import PretrainConfig
 from tapray.errors import UserError
+from tapray.model.augment import augment
 from tapray.model.weights import weights_digest
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
-from tapray.pretrain.loop import Team, finished, run, validate
+from tapray.pretrain.loop import Team, accuracy_of, finished, result, resume, run, validate
 from tapray.pretrain.trainer import Trainer
 from tests.pretrain.made import config, noise, stream
 from tests.pretrain.test_checkpoints import small_disk
@@ -71,6 +75,37 @@ def test_checkpoints_within_an_epoch_and_what_came_after_them_is_done_again(tmp_
         (tmp_path / f"step_{step:08d}.safetensors").unlink()
     assert weights_digest(go(settings, tmp_path).net) == undisturbed
     assert [record["step"] for record in records(tmp_path)] == [7, 10, 14, 20]
+
+
+def test_every_worker_goes_on_from_the_checkpoint_that_the_first_finds(tmp_path: Path) -> None:
+    settings = config(epochs=1, steps_per_epoch=20, checkpoint_every=10)
+    go(settings, tmp_path)
+    (tmp_path / f".step_00000030.safetensors.half{SUFFIX}").write_text("left by a killed worker")
+    # Another worker whose file server shows more than rank 0 has told.
+    other = Trainer(settings, 0)
+    told = Team(rank=1, world=2, total=lambda values: torch.full_like(values, 10))
+    assert resume(other, Checkpoints(tmp_path, 2), told) == []
+    assert other.step == 10
+    first = Trainer(settings, 0)
+    (tmp_path / "step_00000020.safetensors").unlink()
+    resume(first, Checkpoints(tmp_path, 2))
+    assert weights_digest(first.net) == weights_digest(other.net)
+    assert not list(tmp_path.glob(f".*{SUFFIX}"))
+
+
+def test_a_log_that_a_power_cut_has_damaged_is_gone_on_with(tmp_path: Path) -> None:
+    settings = config(epochs=2, steps_per_epoch=10)
+    go(settings, tmp_path, Team(stop=lambda: True))
+    kept = (tmp_path / "log.jsonl").read_bytes()
+    (tmp_path / "log.jsonl").write_bytes(kept + bytes(30) + b'"x": 1}\n')
+    go(settings, tmp_path)
+    assert [record["step"] for record in records(tmp_path)] == [10, 20]
+
+
+def test_slow_steps_are_told_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tapray.pretrain.loop.EVERY_S", 0.0)
+    go(config(epochs=1, steps_per_epoch=4), tmp_path)
+    assert [record["step"] for record in records(tmp_path)] == [1, 2, 3, 4]
 
 
 def test_it_ends_when_validation_has_not_become_better() -> None:
@@ -131,11 +166,13 @@ def test_a_full_disk_on_the_way_costs_no_step(small_disk: Path, tmp_path: Path) 
 
 
 def test_a_disk_that_is_full_at_the_end_is_one_line(small_disk: Path) -> None:
-    team = Team(stop=lambda: bool(fill(small_disk)))
+    settings, saved = config(keep_checkpoints=1), Checkpoints(small_disk, 1)
+    go(settings, small_disk, Team(stop=lambda: bool(fill(small_disk))))
     with pytest.raises(UserError, match="no space is left for the last checkpoint"):
-        go(config(keep_checkpoints=1), small_disk, team)
+        result(settings, saved)
     (small_disk / "filler").unlink()
-    go(config(keep_checkpoints=1), small_disk)
+    go(settings, small_disk)
+    assert result(settings, saved) == saved.best()
     assert [record["step"] for record in records(small_disk)] == [3, 6]
 
 
@@ -165,13 +202,23 @@ def trained_accuracy(
     trainer, batches = Trainer(settings, 0), Batches(stream(frames, length=length), settings)
     for step in range(settings.steps_per_epoch):
         trainer.train_step(*batches.train(0, step))
-    return validate(trainer.net, Batches(stream(held_out, length=length), settings))[0]
+    seen = Batches(stream(held_out, length=length), settings)  # augmented: what may tell the order is in it
+    return accuracy_of(trainer.net, (seen.train(1, step) for step in range(settings.val_batches)))[0]
 
 
 @pytest.mark.parametrize("augment", ["none", "light", "paper"])
 def test_a_movie_without_an_arrow_stays_at_chance(augment: str) -> None:
     # frames drawn independently: forwards and backwards alike; 512 crops, four standard errors
     assert trained_accuracy(noise(40), noise(40, seed=1), augment) == pytest.approx(0.5, abs=0.09)
+
+
+def test_an_augmentation_that_gives_the_order_away_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def marked(crops: Tensor, mode: str, generator: torch.Generator) -> Tensor:
+        crops = augment(crops, mode, generator)
+        return torch.cat([crops[:, :1] + 0.2, crops[:, 1:]], dim=1)
+
+    monkeypatch.setattr("tapray.pretrain.batches.augment", marked)
+    assert trained_accuracy(noise(40), noise(40, seed=1)) > 0.9
 
 
 def test_a_movie_with_an_arrow_does_not() -> None:

@@ -96,3 +96,27 @@ def test_of_writers_at_once_one_writes(cache: FeatureCache) -> None:
         process.join(30)
     assert sorted(out.get(timeout=5) for _ in processes) == [0, 0, 2]
     np.testing.assert_array_equal(read(cache.path("a")), values(1))
+
+
+def test_what_somebody_holds_is_not_evicted(cache: FeatureCache) -> None:
+    small = FeatureCache(cache.folder, 1.0)
+    with small.filling({"a": (4, 8)}):
+        pass
+    other = FeatureCache(cache.folder, 1.0)
+    with small.held(["a"]):
+        with other.filling({"b": (4, 8)}):
+            pass
+        assert small.path("a").exists()
+    with other.filling({"c": (4, 8)}):
+        pass
+    assert [path.stem for path in cache.folder.glob("[!.]*.arrow")] == ["c"]
+
+
+def test_what_a_killed_process_has_left_is_removed(cache: FeatureCache) -> None:
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    (cache.folder / ".dead.npy").write_bytes(bytes(100))
+    with cache.filling({"a": (4, 8)}) as blanks:
+        assert blanks["a"].exists()
+        with cache.filling({"b": (4, 8)}):  # another study: what is being filled stays
+            assert blanks["a"].exists()
+    assert not (cache.folder / ".dead.npy").exists()
