@@ -192,6 +192,8 @@ def type_name(kind: Any) -> str:
         if args[-1] is Ellipsis:
             return f"list of {type_name(args[0])}"
         return f"{len(args)} of {type_name(args[0])}"
+    if origin is dict:
+        return f"{type_name(args[1])}, by {type_name(args[0])}"
     if issubclass(kind, StrEnum):
         return f"[{kind.__name__}](#{kind.__name__.lower()})"
     if issubclass(kind, BaseModel):
@@ -216,7 +218,7 @@ def default_text(field: FieldInfo) -> str:
     """The default as YAML holds it."""
     if field.is_required():
         return "required"
-    value = field.default
+    value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return ""
     if value == "":

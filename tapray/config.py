@@ -214,6 +214,12 @@ class Dimension(StrEnum):
     TEMPERATURE = "temperature"  # explored; without it fitted on validation
 
 
+_CHOICES: dict[Dimension, tuple[str, ...]] = {
+    Dimension.POOLING: tuple(Pooling),
+    Dimension.LAYER: tuple(Layer),
+    Dimension.CLASS_WEIGHTS: tuple(ClassWeights),
+    Dimension.AUGMENT: ("none", "light", "paper"),
+}
 STARTUP = 4  # trials that tpe and gp draw at random before they model
 
 
@@ -228,6 +234,8 @@ class StudyConfig(Section):
     seeds: int = Field(5, ge=2)  # an interval over seeds needs two
     trials: int = Field(4, ge=1)  # search trials per cell, the same for every arm
     search: tuple[Dimension, ...] = (Dimension.LEARNING_RATE, Dimension.WEIGHT_DECAY, Dimension.DROPOUT)
+    # values of dimensions that are not searched, instead of each arm's usual ones
+    fixed: dict[Dimension, float | str] = Field(default_factory=dict)
     sampler: Literal["tpe", "gp", "random", "grid"] = "random"
     # what a search goes for: average precision, or it and a low expected calibration error
     objectives: Literal["ap", "ap_and_ece"] = "ap"
@@ -256,6 +264,13 @@ class StudyConfig(Section):
             raise ValueError("inits: name one at least that can be kept as a model")
         if Init.IMAGENET in self.inits and self.imagenet is None:
             raise ValueError("imagenet is not set: name the file of a ResNet-18's weights")
+        for name, value in self.fixed.items():
+            if name in self.search:
+                raise ValueError(f"{name} is searched and fixed: take one")
+            choices = _CHOICES.get(name)
+            if not (value in choices if choices else isinstance(value, float) and value >= 0):
+                wanted = f"one of {', '.join(choices)}" if choices else "a number of 0 or more"
+                raise ValueError(f"fixed.{name}: give {wanted}")
         if self.halving and self.objectives != "ap":
             raise ValueError("halving knows one objective: take it, or objectives: ap")
         if self.halving and self.together < self.halving:

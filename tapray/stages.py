@@ -206,7 +206,9 @@ STAGES: dict[str, Stage] = {
     "simulate": Stage(simulate, ("simulate",), ()),
     "shard": Stage(shard, _SHARD, ("simulate", "files")),
     "pretrain": Stage(pretrain, ("pretrain", "seed"), ("shard",)),
-    "features": Stage(features, ("study.inits", "study.random_draws", "study.search"), ("pretrain",)),
+    "features": Stage(
+        features, ("study.inits", "study.random_draws", "study.search", "study.fixed"), ("pretrain",)
+    ),
     "study": Stage(study, ("study", "seed"), ("features",)),
     "calibrate": Stage(calibrate, (), ("study",)),
     "errors": Stage(errors, (), ("study",)),

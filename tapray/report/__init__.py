@@ -79,8 +79,8 @@ def test_intervals(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How far seeds and test set, both drawn anew, move the mean AP and its differences.
 
-    Returns the cells (init, head, budget; test_low, test_high of AP; f1test_low, f1test_high of F1), and the AP
-    rows of `compare` with test_low, test_high and p of the difference beside its interval over seeds,
+    Returns the cells (init, head, budget; test_low, test_high of AP; f1test_low, f1test_high of F1), and the
+    AP rows of `compare` with test_low, test_high and p of the difference beside its interval over seeds,
     and p_holm, p corrected for all comparisons of the same `head` (of "best" or of one head).
     """
     first = next(iter(predictions.values()))

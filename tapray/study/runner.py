@@ -74,9 +74,10 @@ Outcome = tuple[Record, Fitted | None]  # no arm where a search trial or a faile
 
 
 def _together(config: JobConfig, places: Places, asked: Sequence[Record]) -> list[Outcome]:
-    cell = Cell.of(asked[0])
+    cell, fixed = Cell.of(asked[0]), {str(k): v for k, v in config.study.fixed.items()}
     members = tuple(
-        Member(settings_of(cell.init, cell.head, each), each.get("seed", SEARCH_SEED)) for each in asked
+        Member(settings_of(cell.init, cell.head, {**fixed, **each}), each.get("seed", SEARCH_SEED))
+        for each in asked
     )
     work = Work(config, places.store, places.model, cell, members)
     if "trial" not in asked[0]:

@@ -128,7 +128,9 @@ def frozen_encoders(config: JobConfig) -> list[tuple[Init, int]]:
 
 def layers(study: StudyConfig) -> tuple[Layer, ...]:
     """The layers whose features a study needs."""
-    return tuple(Layer) if Dimension.LAYER in study.search else (Layer.PROJECTION,)
+    if Dimension.LAYER in study.search:
+        return tuple(Layer)
+    return (Layer(str(study.fixed.get(Dimension.LAYER, Layer.PROJECTION))),)
 
 
 @lru_cache(maxsize=8)
