@@ -25,7 +25,7 @@ from tapray.crops.shards import ShardReader, write_table
 from tapray.data.movies import Movie
 from tapray.runfolder import content_hash
 from tapray.study.cache import FeatureCache
-from tapray.study.features import Encoder, encoders
+from tapray.study.features import Encoder, embedded, encoders
 from tapray.study.store import frames_used
 
 FRAMES = 4  # of a movie that are embedded at a time
@@ -91,7 +91,7 @@ def write_features(
 
 
 def _arrays(sources: Sources, index: pd.DataFrame, made: Mapping[str, Encoder]) -> Iterator[_Array]:
-    config = sources.config
+    config, movies = sources.config, json.loads((sources.shards / "manifest.json").read_text())["movies"]
     for name, encoder in made.items():
         hashed = [sources.digest, config.crops.intensity, encoder.digest]
         shape = encoder.shape(config.crops.size, config.channels)
@@ -101,8 +101,12 @@ def _arrays(sources: Sources, index: pd.DataFrame, made: Mapping[str, Encoder]) 
         for movie, own in index.groupby("movie"):
             sides = sources.movies[str(movie)].shape[1:]
             places = [-(-side // encoder.net.backbone.stride) for side in sides]
-            whole = (len(frames_used(own)), shape[-3], *places)
-            yield _Array(f"{name}/{movie}", content_hash([*hashed, movie])[:32], whole, name, str(movie))
+            used, facts = frames_used(own), movies[str(movie)]
+            whole = (len(used), shape[-3], *places)
+            # Of the movie and its frames, and not of the labels: other labels of the same frames share them.
+            pixels = [facts[key] for key in ("sha256", "axes", "picks")]
+            key = content_hash([pixels, used.tolist(), config.crops.intensity, encoder.digest])[:32]
+            yield _Array(f"{name}/{movie}", key, whole, name, str(movie))
 
 
 def _compute(
@@ -163,9 +167,9 @@ class EmbedCrops:
         """Embeds the shard at batch["path"]; returns how many crops it holds."""
         reader, intensity = ShardReader(self._sources.shards), self._sources.config.crops.intensity
         crop_id, pairs = reader.read_part(Path(batch["path"][0]), intensity)
-        for name, path in self._blanks.items():
-            features = self._encoders[name].crops(torch.from_numpy(pairs))
-            write_rows(path, int(crop_id[0]), features.numpy())  # a shard's crops lie together
+        made = {name: self._encoders[name] for name in self._blanks}
+        for name, features in embedded(made, torch.from_numpy(pairs)).items():
+            write_rows(self._blanks[name], int(crop_id[0]), features.numpy())  # a shard's crops lie together
         return {"done": np.array([len(crop_id)])}
 
 

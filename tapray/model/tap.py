@@ -69,6 +69,11 @@ class TapNet(nn.Module):
             x = self.projection(x)
         return x.view(*pairs.shape[:2], *x.shape[1:])
 
+    def project(self, features: Tensor) -> Tensor:
+        """(B, S, C, h, w) features of the backbone -> (B, S, 32, h, w) those of the projection."""
+        x: Tensor = self.projection(features.flatten(0, 1))
+        return x.view(*features.shape[:2], *x.shape[1:])
+
     def arrow_logits(self, features: Tensor) -> Tensor:
         """(B, S, 32, h, w) dense features -> (B, S) logits."""
         x: Tensor = self.logit(self.arrow(features).mean(dim=(-2, -1), keepdim=True))

@@ -63,6 +63,8 @@ def test_crops_are_cut_from_the_features_of_whole_frames(
     config = tiny_config(tmp_path, crops={"features": "frame"}, study={"inits": ["tap"]})
     sources, cache = sources_of(tiny_job, config), FeatureCache(tmp_path / "cache", 1e9)
     write_features(sources, tmp_path / "features", cache, Reporter("quiet"))
+    labelled_anew = sources_of(tiny_job, config, "y")  # of the same frames
+    assert write_features(labelled_anew, tmp_path / "other", cache, Reporter("quiet"))["computed"] == 0
     store, net = FeatureStore(tmp_path / "features"), freeze(load_tap(sources.model))
     crops, index = store.features(Init.TAP, 0, Layer.PROJECTION), store.index()
     assert crops.shape == (len(index), 2, 32, 16, 16)
