@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tapray.atomic import FULL_DISK
@@ -29,6 +30,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # a cluster that scales itself has to start machines
     "TUNE_MAX_PENDING_TRIALS_PG": "8",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see interruptible
 }
 GROWTH = "TAPRAY_CAN_GROW"  # environment variable: resources of all machines that may be started
 # These announce plans and settings amid the progress, and write tracebacks of what they raise anyhow.
@@ -174,20 +176,30 @@ def user_fault(error: BaseException) -> UserError | OSError | None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C while Ray Train or Tune works in the block ends it as KeyboardInterrupt, once they have stopped.
+    """Ctrl-C while Ray Tune works in the block ends it in good order, then the block as KeyboardInterrupt.
 
-    Both put handlers of their own in place, which stop the work in good order but then leave with
-    exit status 0 (Train), and they do not take them away again.
+    A second one ends it at once. Tune's own answer to Ctrl-C would be lost where its last trial ends just
+    then; its answer to SIGUSR1 is the same, and is called here.
     """
+    asked = list[int]()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop = signal.getsignal(signal.SIGUSR1)
+        if asked or not callable(stop):  # Tune has not begun
+            raise KeyboardInterrupt
+        asked.append(number)
+        stop(number, frame)
+
     main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, ask) if main else None
     try:
         yield
-    except SystemExit as leave:
-        raise KeyboardInterrupt from leave
     finally:
         if main:
             signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    if asked:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -164,16 +164,18 @@ def _tune(
             failure_config=tune.FailureConfig(max_failures=1),
         ),
     )
-    with interruptible():
-        tuner.fit()
-    lost = [error for failed in told.failed if (error := _lost(failed))]
-    for failed in told.failed:
-        if not _lost(failed):
-            told.heard += _record_failure(folder, failed, on_result)
-    if lost:
-        what = f"trials were lost with their workers ({len(lost)} works; {first_line(lost[0])})"
-        raise UserError(what, where="study", todo="run the same command again: they are done then")
-    shutil.rmtree(folder / "ray", ignore_errors=True)  # Tune's own state: the records say it all
+    try:
+        with interruptible():
+            tuner.fit()
+        lost = [error for failed in told.failed if (error := _lost(failed))]
+        for failed in told.failed:
+            if not _lost(failed):
+                told.heard += _record_failure(folder, failed, on_result)
+        if lost:
+            what = f"trials were lost with their workers ({len(lost)} works; {first_line(lost[0])})"
+            raise UserError(what, where="study", todo="run the same command again: they are done then")
+    finally:
+        shutil.rmtree(folder / "ray", ignore_errors=True)  # Tune's own state: the records say it all
     return told.heard
 
 

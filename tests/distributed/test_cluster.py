@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tapray.distributed.cluster import in_thread, stoppable, user_fault
+from tapray.distributed.cluster import in_thread, interruptible, stoppable, user_fault
 from tapray.errors import UserError
 
 
@@ -49,6 +49,21 @@ def test_without_a_signal_nothing_is_raised_and_an_error_passes(tmp_path: Path) 
     with pytest.raises(OSError, match="own"), stoppable(tmp_path / "stop", lambda _: None):
         raise OSError("own")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ctrl_c_as_the_last_trial_ends_is_not_lost() -> None:
+    told, before = list[int](), signal.getsignal(signal.SIGINT)
+
+    def killed() -> None:
+        signal.signal(signal.SIGUSR1, lambda number, _: told.append(number))  # as Tune does
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        killed()  # and comes to its end
+    assert told == [signal.SIGINT]
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt), interruptible():  # before Tune has begun
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_work_in_a_thread_is_waited_for_and_its_fault_raised() -> None:
