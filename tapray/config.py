@@ -214,10 +214,10 @@ class Dimension(StrEnum):
     TEMPERATURE = "temperature"  # explored; without it fitted on validation
 
 
-_CHOICES: dict[Dimension, tuple[str, ...]] = {
-    Dimension.POOLING: tuple(Pooling),
-    Dimension.LAYER: tuple(Layer),
-    Dimension.CLASS_WEIGHTS: tuple(ClassWeights),
+CHOICES: dict[Dimension, tuple[str, ...]] = {  # of dimensions that are no numbers
+    Dimension.POOLING: tuple(kind.value for kind in Pooling),
+    Dimension.LAYER: tuple(kind.value for kind in Layer),
+    Dimension.CLASS_WEIGHTS: tuple(kind.value for kind in ClassWeights),
     Dimension.AUGMENT: ("none", "light", "paper"),
 }
 STARTUP = 4  # trials that tpe and gp draw at random before they model
@@ -267,7 +267,7 @@ class StudyConfig(Section):
         for name, value in self.fixed.items():
             if name in self.search:
                 raise ValueError(f"{name} is searched and fixed: take one")
-            choices = _CHOICES.get(name)
+            choices = CHOICES.get(name)
             if not (value in choices if choices else isinstance(value, float) and value >= 0):
                 wanted = f"one of {', '.join(choices)}" if choices else "a number of 0 or more"
                 raise ValueError(f"fixed.{name}: give {wanted}")

@@ -15,6 +15,7 @@ from tapray.config import Dimension, JobConfig, MovieEntry
 from tapray.console import Reporter, Task
 from tapray.crops.collect import Inputs
 from tapray.runfolder import RunFolder, git_commit
+from tapray.study.cache import FeatureCache
 from tapray.study.results import Results, collect
 from tapray.tracking import Finished, Tracker
 
@@ -63,6 +64,11 @@ class Job:
         return self.config.cache.folder or self.folder.out.parent / "cache"
 
     @property
+    def feature_cache(self) -> FeatureCache:
+        """Of all studies that share the cache."""
+        return FeatureCache(self.cache / "features", self.config.cache.max_gb * 1e9)
+
+    @property
     def features(self) -> Path:
         """Folder of the dense features."""
         return self.folder.stage("features")
@@ -88,10 +94,6 @@ class Job:
         audit = self.folder.facts("shard")["audit"]
         leaky = max(audit["train"], audit["val"], audit["pretrain"]) > 0
         return collect(self.study, self.folder.facts("pretrain")["nets"], leaky=leaky)
-
-    @cached_property
-    def _commit(self) -> str | None:
-        return git_commit()
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -129,7 +131,7 @@ class Job:
             tags={
                 **{"stage": "study", "kind": kind, "split": self.config.split.kind.value},
                 **{name: str(record[name]) for name in TAGS if name in record},
-                **({"mlflow.source.git.commit": commit} if (commit := self._commit) else {}),
+                **({"mlflow.source.git.commit": commit} if (commit := git_commit()) else {}),
             },
             params={
                 **{"study": self.name, "split": self.config.split.kind.value},

@@ -30,6 +30,7 @@ from tapray.report.tables import write_csv
 from tapray.study.store import FeatureStore
 
 COLUMNS = ["part", "net", "way", "metric", "value", "low", "high"]
+Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 ALIKE = "rank_correlation_with_random"
 
 
@@ -81,20 +82,14 @@ class Look:
     def numbers(self, seen: Sequence[Seen]) -> Iterator[pd.DataFrame]:
         """How well each way of attribution finds events; see `tapray.insight.detection`."""
         blocks = time_parts([own.pairs for own in self.stretches])
+        masks = [_masks(*both) for both in zip(self.stretches, seen, strict=True)]
         for way in WAYS:
             maps = {net: [own.maps[net][way] for own in seen] for net in seen[0].maps}
-            sums = {net: self._tallied(own) for net, own in maps.items()}
+            sums = {net: _tallied(own, masks) for net, own in maps.items()}
             table = detection_table(sums, blocks, np.random.default_rng(0))
             alike = float(np.nanmean([likeness(*both) for both in zip(*maps.values(), strict=True)]))
             same = pd.DataFrame({"net": ["tap"], "metric": [ALIKE], "value": [alike]})
             yield pd.concat([table, same]).assign(way=way)
-
-    def _tallied(self, maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-        edges, sums = bin_edges(maps), []
-        for stretch, own in zip(self.stretches, maps, strict=True):
-            stride = -(-stretch.shape[0] // own.shape[1])
-            sums.append(tallies(own, stretch.inside(stride), stretch.known(stride), edges))
-        return np.concatenate(sums)
 
     def pictures(self, net: TapNet, seen: Seen, folder: Path, role: Role) -> list[Path]:
         """The pair that shows most events: its regions, as picture and table, and its features as colours."""
@@ -121,6 +116,18 @@ class Look:
         stretch, stride = self.stretches[0], net.backbone.stride
         pixel = self.inputs.movies[stretch.region.movie].pixel_size
         return write_movies(stretch, seen.film, seen.maps["tap"]["evidence"], stride, folder, pixel)
+
+
+def _masks(stretch: Stretch, seen: Seen) -> Masks:
+    """Which places of the maps lie near an event, and of which it is known."""
+    stride = -(-stretch.shape[0] // seen.features.shape[1])
+    return stretch.inside(stride), stretch.known(stride)
+
+
+def _tallied(maps: Sequence[NDArray[np.float32]], masks: Sequence[Masks]) -> NDArray[np.float64]:
+    """Of the maps and masks (P, h, w) of every stretch."""
+    edges = bin_edges(maps)
+    return np.concatenate([tallies(own, *both, edges) for own, both in zip(maps, masks, strict=True)])
 
 
 def _others(

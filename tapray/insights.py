@@ -10,9 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tapray.context import Job
-from tapray.report.reliability import Prediction
+from tapray.report.reliability import Prediction, calibration_of
 from tapray.report.tables import write_csv
-from tapray.study.calibration import Calibration
 from tapray.study.metrics import event_probability
 from tapray.study.results import best_run
 
@@ -81,7 +80,7 @@ def _same(key: tuple[str, str, int, int], best: dict[str, Any]) -> bool:
 
 def _event(run: Prediction) -> NDArray[np.float64]:
     """(N,) calibrated probability of an event."""
-    fitted = Calibration(run["temperature"], tuple(run["bias"]))
+    fitted = calibration_of(run)
     return event_probability(fitted.apply(run["logits"]))
 
 

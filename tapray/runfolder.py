@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import IO, Any
@@ -226,6 +227,7 @@ def _environment() -> str:
     return json.dumps(record, indent=2) + "\n"
 
 
+@cache
 def git_commit() -> str | None:
     """The commit of the checkout this file is tracked in; None for an installed package."""
     here = Path(__file__).absolute()

@@ -73,12 +73,12 @@ def shard(job: Job) -> dict[str, Any]:
 def features(job: Job) -> dict[str, Any]:
     """Dense features of all labelled crops under every frozen encoder, from the cache where it has them."""
     from tapray.distributed.features import Sources, write_features
-    from tapray.study.cache import FeatureCache
 
-    cache = FeatureCache(job.cache / "features", job.config.cache.max_gb * 1e9)
     digest = job.folder.facts("shard")["digest"]
     sources = Sources(job.config, job.shards.resolve(), digest, job.inputs.movies, job.model.resolve())
-    found = write_features(sources, job.features, cache, job.reporter, anew="features" in job.forced)
+    found = write_features(
+        sources, job.features, job.feature_cache, job.reporter, anew="features" in job.forced
+    )
     job.reporter.say(f"features: {found['computed']} arrays computed, {found['cached']} were in the cache")
     return found
 
@@ -92,12 +92,10 @@ def study(job: Job) -> dict[str, Any]:
 @contextmanager
 def kept_features(job: Job) -> Iterator[None]:
     """Within the block the features are in the cache: what was evicted meanwhile is made again."""
-    from tapray.study.cache import FeatureCache
     from tapray.study.store import FeatureStore
 
     store = FeatureStore(job.features)
-    cache = FeatureCache(job.cache / "features", job.config.cache.max_gb * 1e9)
-    with cache.held([path.stem for path in store.paths().values()]):
+    with job.feature_cache.held([path.stem for path in store.paths().values()]):
         if not store.complete():
             features(job)
         yield

@@ -65,9 +65,8 @@ class TapNet(nn.Module):
         """
         frames = pairs.flatten(0, 1)
         x: Tensor = self.backbone(frames if frames.dim() == 4 else frames.unsqueeze(1))
-        if layer is Layer.PROJECTION:
-            x = self.projection(x)
-        return x.view(*pairs.shape[:2], *x.shape[1:])
+        x = x.view(*pairs.shape[:2], *x.shape[1:])
+        return self.project(x) if layer is Layer.PROJECTION else x
 
     def project(self, features: Tensor) -> Tensor:
         """(B, S, C, h, w) features of the backbone -> (B, S, 32, h, w) those of the projection."""

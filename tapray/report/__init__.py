@@ -17,9 +17,8 @@ from tapray.report.figures import arrow_curve, label_budget_curve
 from tapray.report.html import to_html
 from tapray.report.labels import efficiency_table, front_figure, front_table, needed_table
 from tapray.report.page import Told, page
-from tapray.report.reliability import Prediction, Predictions
+from tapray.report.reliability import Prediction, Predictions, calibration_of
 from tapray.report.tables import CELL, compare, result_table, summarise, write_csv, write_tables
-from tapray.study.calibration import Calibration
 from tapray.study.metrics import class_scores, predict_classes
 from tapray.study.statistics import Difference, bootstrap_ap, bootstrap_f1, holm, paired_bootstrap_ap
 
@@ -90,7 +89,7 @@ def test_intervals(
     for (init, head, budget, seed), run in predictions.items():
         if not np.array_equal(run["labels"], labels):
             raise ValueError("predictions are not of the same test crops")
-        fitted = Calibration(run["temperature"], tuple(run["bias"]))
+        fitted = calibration_of(run)
         probabilities, cell = fitted.apply(run["logits"]), (str(init), str(head), int(budget))
         scores.setdefault(cell, {})[seed] = class_scores(probabilities)
         said.setdefault(cell, []).append(predict_classes(probabilities, run["threshold"]))

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tapray.report.reliability import RESAMPLES, Prediction, Predictions
+from tapray.report.reliability import RESAMPLES, Prediction, Predictions, calibration_of
 from tapray.report.tables import ordered
-from tapray.study.calibration import Calibration
 from tapray.study.recalibration import METHODS, Probabilities
 from tapray.study.reliability import SCORES, block_sums, reliability_scores
 from tapray.study.statistics import bands, draws
@@ -58,7 +57,7 @@ def _of_cell(
 def _applied(name: str, run: Prediction) -> Probabilities:
     """The way of that name, fitted on validation; a model's own as its run has it."""
     if name == "temperature_bias":
-        return Calibration(run["temperature"], tuple(run["bias"])).apply
+        return calibration_of(run).apply
     return METHODS[name](run["val_logits"], run["val_labels"])
 
 

@@ -33,6 +33,11 @@ class Prediction(TypedDict):
 Predictions = Mapping[tuple[str, str, int, int], Prediction]  # by init, head, budget, seed
 
 
+def calibration_of(run: Prediction) -> Calibration:
+    """The run's own, fitted on validation."""
+    return Calibration(run["temperature"], tuple(run["bias"]))
+
+
 def reliability_table(
     runs: Sequence[Prediction], calibrated: bool, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, str]:
@@ -45,9 +50,7 @@ def reliability_table(
     errors = []
     for run in runs:
         k = np.shape(run["logits"])[1]
-        fitted = (
-            Calibration(run["temperature"], tuple(run["bias"])) if calibrated else Calibration.identity(k)
-        )
+        fitted = calibration_of(run) if calibrated else Calibration.identity(k)
         event, truth = event_probability(fitted.apply(run["logits"])), np.asarray(run["labels"]) > 0
         bins = calibration_bins(event, truth)
         errors.append(bins.error)

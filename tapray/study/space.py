@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tapray.config import ClassWeights, Dimension, HeadKind, Init, Layer, Pooling
+from tapray.config import CHOICES, ClassWeights, Dimension, HeadKind, Init, Layer, Pooling
 from tapray.model.heads import HeadOptions
 
 
@@ -50,16 +50,16 @@ Axis = Range | Choice
 Space = dict[Dimension, Axis]
 
 _COMMON: Space = {
-    Dimension.CLASS_WEIGHTS: Choice(tuple(kind.value for kind in ClassWeights)),
+    Dimension.CLASS_WEIGHTS: Choice(CHOICES[Dimension.CLASS_WEIGHTS]),
     Dimension.TEMPERATURE: Range(0.25, 8.0, log=True),
 }
 _LEARNED: Space = {Dimension.LEARNING_RATE: Range(3e-4, 1e-2, log=True)}
-_OF_LAYERS: Space = {Dimension.LAYER: Choice(tuple(kind.value for kind in Layer))}
+_OF_LAYERS: Space = {Dimension.LAYER: Choice(CHOICES[Dimension.LAYER])}
 _OF_HEAD: dict[HeadKind, Space] = {
     HeadKind.LINEAR: {},
     HeadKind.RESNET: {Dimension.DROPOUT: Range(0.0, 0.5), Dimension.WIDTH: Choice((32, 64, 128))},
     HeadKind.MLP: {Dimension.DROPOUT: Range(0.0, 0.5), Dimension.WIDTH: Choice((32, 64, 128))},
-    HeadKind.POOLED: {Dimension.POOLING: Choice(tuple(kind.value for kind in Pooling))},
+    HeadKind.POOLED: {Dimension.POOLING: Choice(CHOICES[Dimension.POOLING])},
 }
 
 
@@ -79,7 +79,7 @@ def space(init: Init, head: HeadKind, search: Sequence[Dimension]) -> Space:
         every |= {Dimension.WEIGHT_DECAY: Range(1e-4, 1.0, log=True)} | _LEARNED
     else:
         every |= {Dimension.WEIGHT_DECAY: Range(1e-6, 1e-2, log=True)} | _LEARNED
-        every |= {Dimension.AUGMENT: Choice(("none", "light", "paper"))}
+        every |= {Dimension.AUGMENT: Choice(CHOICES[Dimension.AUGMENT])}
         if head is HeadKind.POOLED:
             every[Dimension.DROPOUT] = Range(0.0, 0.5)
     return {name: axis for name, axis in every.items() if name in search}

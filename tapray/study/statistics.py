@@ -191,11 +191,10 @@ def _bootstrapped(
     """(S, n) average precision of scores (S, C, N) on n resamples of groups; NaN without an event."""
     _, member = np.unique(groups, return_inverse=True)
     drawn = draws(int(member.max()) + 1, n, rng)
-    classes = [c for c in range(1, scores.shape[1] + 1) if (labels == c).any()]
-    if scores.shape[1] == 1:  # an event or none
-        return _of_class(labels > 0, scores[:, 0], member, drawn)
-    each = [_of_class(labels == c, scores[:, c - 1], member, drawn) for c in classes]
-    mean: FloatArray = np.mean(each, axis=0)
+    classes = range(scores.shape[1])
+    truths = [labels > 0] if len(classes) == 1 else [labels == c + 1 for c in classes]
+    each = [_of_class(truths[c], scores[:, c], member, drawn) for c in classes if truths[c].any()]
+    mean: FloatArray = np.mean(each or [np.full((len(scores), n), np.nan)], axis=0)
     return mean
 
 
