@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tapray import config, entries
+from tapray import config, entries, studyconfig
 
 PAGE = Path(__file__).with_name("configuration.md")
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -118,7 +118,7 @@ HEAD = """\
 # Configuration
 
 Every key of a study file, with type, default and meaning. This page is made by
-`docs/make_configuration.py` from `tapray/config.py` and `tapray/entries.py`; change it there.
+`docs/make_configuration.py` from `tapray/config.py`, `entries.py` and `studyconfig.py`; change it there.
 
 A study is one YAML file. An unknown key, a key given twice or a value out of range is refused in one
 line that names the key. Lengths are in pixels, times in frames. Paths of movies and annotations are
@@ -151,6 +151,15 @@ On a GPU set `ray.use_gpu: true`, `ray.train_workers` to the number of GPUs, and
 more for each GPU, and a `learning_rate` to go with them. What it brings: [Measured](results.md#on-a-gpu).
 """
 NOTES = {"movies[]": MOVIES, "pretrain": GPU, "ray": CLUSTER}
+
+
+def sources() -> dict[str, str]:
+    """The comments of all modules that hold the configuration."""
+    return {
+        name: text
+        for module in (config, entries, studyconfig)
+        for name, text in comments(inspect.getsource(module)).items()
+    }
 
 
 def comments(source: str) -> dict[str, str]:
@@ -245,7 +254,7 @@ def own_first(model: type[BaseModel]) -> list[str]:
 
 def render() -> str:
     """The whole page."""
-    texts = comments(inspect.getsource(config)) | comments(inspect.getsource(entries))
+    texts = sources()
     lines = [HEAD]
     for title, model in SECTIONS.items():
         summary = inspect.getdoc(model) if "__doc__" in vars(model) and model.__doc__ else None

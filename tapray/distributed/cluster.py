@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tapray.atomic import FULL_DISK
 from tapray.config import JobConfig, RayConfig, TrackingConfig
+from tapray.distributed.signals import end_now, on_signals
 from tapray.errors import UserError
 
 # Set before ray is imported: each takes seconds off or silences what is not ours to show.
@@ -30,7 +28,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # a cluster that scales itself has to start machines
     "TUNE_MAX_PENDING_TRIALS_PG": "8",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see interruptible
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see signals.interruptible
 }
 GROWTH = "TAPRAY_CAN_GROW"  # environment variable: resources of all machines that may be started
 # These announce plans and settings amid the progress, and write tracebacks of what they raise anyhow.
@@ -56,24 +54,17 @@ def session(config: RayConfig) -> Iterator[None]:
     ours = not ray.is_initialized()
     if ours:
         _connect(config)
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminated) if main else None  # Ray's own leaves without a word
     try:
-        yield
+        with on_signals({signal.SIGTERM}, end_now):  # Ray's own handler leaves without a word
+            yield
     except Exception as error:
         fault = user_fault(error)
         if fault is None or fault is error:
             raise
         raise fault from None
     finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
         if ours:
             ray.shutdown()
-
-
-def _terminated(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def joined(config: RayConfig) -> str | None:
@@ -129,29 +120,9 @@ def _connect(config: RayConfig) -> None:
             todo = "check ray.address (or RAY_ADDRESS) and RAY_AUTH_MODE=token with the cluster's token"
             raise UserError(f"cluster cannot be joined ({reason})", where=address, todo=todo) from None
         return
-    # With the dashboard, which Ray Train asks which of its runs still live.
-    ray.init(address="local", num_cpus=config.num_cpus, **settings)
-
-
-def in_thread(work: Callable[[], object]) -> None:
-    """Waits for `work` in a thread of its own.
-
-    In the main one Ray Train puts a handler of its own in place, which kills the workers on Ctrl-C.
-    """
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # raised below
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.2)  # and not for ever: signals are answered in between
-    if failed:
-        raise failed[0]
+    # Without the dashboard, ten processes that nobody asks here: Ray Train would ask them whether what a dead
+    # run has reserved may be freed, and this cluster ends with its run.
+    ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **settings)
 
 
 def user_fault(error: BaseException) -> UserError | OSError | None:
@@ -172,57 +143,3 @@ def user_fault(error: BaseException) -> UserError | OSError | None:
         workers = getattr(item, "worker_failures", {})
         waiting += [item.__context__, item.__cause__, *causes, *workers.values()]
     return full
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C while Ray Tune works in the block ends it in good order, then the block as KeyboardInterrupt.
-
-    A second one ends it at once. Tune's own answer to Ctrl-C would be lost where its last trial ends just
-    then; its answer to SIGUSR1 is the same, and is called here.
-    """
-    asked = list[int]()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop = signal.getsignal(signal.SIGUSR1)
-        if asked or not callable(stop):  # Tune has not begun
-            raise KeyboardInterrupt
-        asked.append(number)
-        stop(number, frame)
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, ask) if main else None
-    try:
-        yield
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
-            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-    if asked:
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def stoppable(stop: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C, and SIGTERM as clusters send it, make the file `stop` in the block; a second Ctrl-C ends it.
-
-    The workers save and end when they see it; then the block ends as KeyboardInterrupt.
-    """
-
-    def ask(number: int, _: object) -> None:
-        if number == signal.SIGINT and stop.exists():
-            raise KeyboardInterrupt
-        stop.touch()
-        tell("saving, then ending; Ctrl-C once more ends at once")
-
-    main = threading.current_thread() is threading.main_thread()
-    asked = (signal.SIGINT, signal.SIGTERM) if main else ()
-    before = {number: signal.signal(number, ask) for number in asked}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if stop.exists():
-        stop.unlink()
-        raise KeyboardInterrupt

@@ -145,7 +145,7 @@ def _mapped(
     mapped: ray.data.Dataset = ray.data.from_items([*rows], override_num_blocks=len(rows)).map_batches(
         worker,
         batch_size=1,
-        fn_constructor_args=(ray.put(sources), dict(places)),
+        fn_constructor_args=(sources, dict(places)),
         compute=ray.data.ActorPoolStrategy(size=actors),
     )
     yield from mapped.iter_rows()
@@ -158,8 +158,8 @@ class EmbedCrops:
         blanks: the arrays to fill, by encoder.
     """
 
-    def __init__(self, sources: ray.ObjectRef[Sources], blanks: Mapping[str, Path]) -> None:
-        self._sources: Sources = ray.get(sources)
+    def __init__(self, sources: Sources, blanks: Mapping[str, Path]) -> None:
+        self._sources = sources
         self._encoders = encoders(self._sources.config, self._sources.model)
         self._blanks = blanks
 
@@ -180,8 +180,8 @@ class EmbedFrames:
         blanks: the arrays to fill, by encoder and movie.
     """
 
-    def __init__(self, sources: ray.ObjectRef[Sources], blanks: Mapping[tuple[str, str], Path]) -> None:
-        self._sources: Sources = ray.get(sources)
+    def __init__(self, sources: Sources, blanks: Mapping[tuple[str, str], Path]) -> None:
+        self._sources = sources
         self._encoders = encoders(self._sources.config, self._sources.model)
         self._blanks = blanks
         reader = ShardReader(self._sources.shards)

@@ -14,7 +14,8 @@ from torch import Tensor
 from tapray.config import JobConfig, Role
 from tapray.console import OnRecord, Reporter
 from tapray.crops.draw import Region
-from tapray.distributed.cluster import check_resources, for_workers, in_thread, stoppable
+from tapray.distributed.cluster import check_resources, for_workers
+from tapray.distributed.signals import in_thread, stoppable
 from tapray.model.tap import TapNet
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints

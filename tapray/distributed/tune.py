@@ -21,8 +21,9 @@ from ray.tune.search import Searcher
 
 from tapray.atomic import atomic_write
 from tapray.config import JobConfig
-from tapray.distributed.cluster import for_workers, interruptible
+from tapray.distributed.cluster import for_workers
 from tapray.distributed.searcher import CellSearch
+from tapray.distributed.signals import interruptible
 from tapray.errors import UserError, first_line
 from tapray.study.cells import Cell, seeds_together
 from tapray.study.results import Kind, read_records, work_name

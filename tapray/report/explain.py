@@ -147,12 +147,14 @@ def write_movies(
     Args:
         frames: (P, H, W); maps: (P, h, w), a place every `stride` pixels.
     """
-    top = float(np.quantile(maps, 0.999)) or 1.0
+    top, pictures = float(np.quantile(maps, 0.999)) or 1.0, list[Image.Image]()
 
     def greys() -> Iterator[NDArray[np.uint8]]:
-        for own in maps:
+        for frame, own in zip(frames, maps, strict=True):
             large = enlarged(own[None], stretch.shape, stride)[0]
-            yield (255 * (large / top).clip(0, 1)).astype(np.uint8)
+            grey = (255 * (large / top).clip(0, 1)).astype(np.uint8)
+            pictures.append(_blended(frame, grey))
+            yield grey
 
     tiff, gif = folder / "attribution.tif", folder / "attribution.gif"
     metadata: dict[str, Any] = {"axes": "TYX", "first_frame": stretch.first}
@@ -161,7 +163,6 @@ def write_movies(
     options: dict[str, Any] = {"compression": "zlib", "photometric": "minisblack", "imagej": False}
     with beside(tiff) as part:
         tifffile.imwrite(part, greys(), shape=frames.shape, dtype=np.uint8, metadata=metadata, **options)
-    pictures = [_blended(*both) for both in zip(frames, greys(), strict=True)]
     with beside(gif) as part:
         pictures[0].save(part, save_all=True, append_images=pictures[1:], duration=GIF_MS, loop=0)
     return [tiff, gif]
