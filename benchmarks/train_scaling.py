@@ -125,9 +125,9 @@ def model(folder: Path, log: Path) -> None:
     log.write_text("\n".join(records))
 
 
-def plain_at_once(folder: Path, logs: list[Path]) -> dict[str, float]:
-    """As many processes as logs; their pairs a second together."""
-    seconds = at_once([(plain, (folder, log)) for log in logs])
+def alone(work: Callable[[Path, Path], None], folder: Path, logs: list[Path]) -> dict[str, float]:
+    """As many processes as logs, which know nothing of each other; their pairs a second together."""
+    seconds = at_once([(work, (folder, log)) for log in logs])
     return told([rate(log) for log in logs], seconds)
 
 
@@ -209,13 +209,13 @@ def main() -> None:
         job(folder)
         for number in range(given.repeats):
             logs = {name: folder / f"{number}_{name}.jsonl" for name in (*names, "other")}
-            taken["model"].append(told([rate(logs["model"])], at_once([(model, (folder, logs["model"]))])))
-            taken["plain"].append(plain_at_once(folder, [logs["plain"]]))
+            taken["model"].append(alone(model, folder, [logs["model"]]))
+            taken["plain"].append(alone(plain, folder, [logs["plain"]]))
             taken["ray_1"].append(with_ray(folder, logs["ray_1"], 1))
             taken["ray_2"].append(with_ray(folder, logs["ray_2"], 2))
             taken["ray_2_wide"].append(with_ray(folder, logs["ray_2_wide"], 2, 2 * BATCH))
             taken["ddp_2"].append(ddp_2(folder, logs["ddp_2"]))
-            taken["plain_2"].append(plain_at_once(folder, [logs["plain_2"], logs["other"]]))
+            taken["plain_2"].append(alone(plain, folder, [logs["plain_2"], logs["other"]]))
             print({key: rows[-1] for key, rows in taken.items()}, file=sys.stderr, flush=True)
     figures: dict[str, Any] = {
         name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
