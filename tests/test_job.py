@@ -28,7 +28,7 @@ from tests.conftest import tiny_config
 pytestmark = pytest.mark.slow
 
 COLUMNS = [
-    *("init", "head", "budget", "budget_unit", "seed", "split"),
+    *("init", "head", "budget", "budget_unit", "seed", "encoder", "split"),
     *("n_train", "n_test", "n_events_train", "n_events_test", "prevalence", "arrow_accuracy"),
     *("ap", "f1", "precision_0", "recall_0", "precision_1", "recall_1"),
     *("precision_2", "recall_2", "balanced_accuracy", "mcc", "temperature", "bias"),

@@ -64,7 +64,8 @@ class Inputs:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row per labelled crop, by movie and frame: crop_id, the row's number, and sites.INDEX_COLUMNS.
+        """One row per labelled crop, by movie and frame: crop_id, the row's number, sites.INDEX_COLUMNS, and
+        field, the field of view.
 
         Every split holds every class, and the training split the largest label budget.
         """
@@ -103,7 +104,8 @@ class Inputs:
         if config.background == "reject":
             filled = (crops["label"] > 0) | holds_foreground(crops, self.foreground(entry), config.size)
             crops = crops[filled]
-        return crops.assign(movie=entry.name, group=entry.name + ":" + crops["group"].astype(str))
+        named = {"movie": entry.name, "field": entry.field or entry.name}
+        return crops.assign(**named, group=entry.name + ":" + crops["group"].astype(str))
 
     def foreground(self, entry: MovieEntry) -> Callable[[int], NDArray[np.bool_]]:
         """Where cells are in a frame (H, W): by instance masks or, where there are none, by brightness."""

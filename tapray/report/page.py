@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tapray.config import Init
 from tapray.pretrain.evaluate import ARROW_FLOOR
 from tapray.report import further
 from tapray.report.further import table
@@ -53,7 +54,7 @@ class Told:
 def page(told: Told, files: Sequence[str]) -> str:
     """The whole page as Markdown; files: by name, those that lie beside it."""
     sections = [
-        _question(told.summary),
+        _question(told.summary, told.results),
         _claims(told.pairs, told.results),
         _data(told.summary, told.audit),
         _budgets(told.summary, told.cells),
@@ -70,8 +71,13 @@ def page(told: Told, files: Sequence[str]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _question(summary: pd.DataFrame) -> str:
+def _question(summary: pd.DataFrame, results: pd.DataFrame) -> str:
     first = summary.iloc[0]
+    encoders = results.groupby("init")["encoder"].nunique()
+    inits = [Init(init) for init in summary["init"].unique()]
+    drawn = [(init, encoders[init]) for init in inits if init.is_tap and encoders[init] < first["n_seeds"]]
+    few = ", ".join(f"`{init}` {n}" for init, n in drawn)
+    shared = f"The seeds share encoders, whose luck is in no interval ({few}). " if few else ""
     leaky = (
         "\n\n**LEAKY: test crops overlap training crops under this split. "
         "These scores say nothing about a new movie.**"
@@ -84,8 +90,8 @@ def _question(summary: pd.DataFrame) -> str:
         "and does time arrow pretraining (`tap`) beat the other initialisations?\n\n"
         f"Split by {first['split']}. Test set: {test_set(first)}, the same for every run. "
         f"Numbers are means over {first['n_seeds']} seeds with the 95 % interval over seeds (Student t) in "
-        "brackets; intervals over seeds and test set draw both anew, the test set by whole movies or blocks "
-        "of time. "
+        "brackets; intervals over seeds and test set draw both anew, the test set by whole fields of "
+        f"view or blocks of time. {shared}"
         f"Average precision (AP) is {first['prevalence']:.3f} by chance.{leaky}"
     )
 

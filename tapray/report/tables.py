@@ -21,8 +21,8 @@ METRICS = [
     *("nll_before", "nll_after", "brier_before", "brier_after"),
 ]
 RESULT_COLUMNS = [
-    *("init", "head", "budget", "budget_unit", "seed", "split", "n_train", "n_test", "n_events_train"),
-    *("n_events_test", "prevalence", "arrow_accuracy", "val_ap"),
+    *("init", "head", "budget", "budget_unit", "seed", "encoder", "split", "n_train", "n_test"),
+    *("n_events_train", "n_events_test", "prevalence", "arrow_accuracy", "val_ap"),
     *METRICS[: METRICS.index("temperature") + 1],
     *("bias", *METRICS[METRICS.index("ece_before") :], "leaky"),
 ]

@@ -126,7 +126,7 @@ def _files(outcomes: Sequence[Outcome]) -> dict[str, bytes]:
         val_logits=np.stack([fitted.logits["val"] for _, fitted in done]),
         val_labels=first.labels["val"],
         groups=first.test["group"].to_numpy(),
-        blocks=time_blocks(*(first.test[name].to_numpy() for name in ("movie", "t", "group"))),
+        blocks=time_blocks(*(first.test[name].to_numpy() for name in ("field", "movie", "t", "group"))),
     )
     for seed, fitted in done:
         for name, module in (("head", fitted.head), ("tap", fitted.encoder)):

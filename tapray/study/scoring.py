@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapray.crops.budgets import count_events
+from tapray.model.encoders import draw_of
 from tapray.study.calibration import Calibration, fit_calibration
 from tapray.study.cells import Fitted, Member, Work
 from tapray.study.metrics import average_precision, best_f1_threshold, probability_scores, score
@@ -55,6 +56,7 @@ def final_record(work: Work, member: Member, fitted: Fitted) -> dict[str, Any]:
     return {
         "budget_unit": work.config.study.budget_unit,
         "seed": seed,
+        "encoder": draw_of(work.cell.init, work.config, seed),
         "split": work.config.split.kind.value,
         "n_train": len(fitted.train),
         "n_test": len(fitted.test),

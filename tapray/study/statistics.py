@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
-FEWEST_MOVIES = 5  # with fewer, blocks of time are drawn and not movies
+FEWEST_FIELDS = 5  # with fewer, blocks of time are drawn and not fields of view
 BLOCKS = 10  # of a movie's time
 
 
@@ -47,15 +47,18 @@ def paired_interval(
     return mean, low, high
 
 
-def time_blocks(movie: NDArray[Any], t: NDArray[np.integer[Any]], group: NDArray[Any]) -> NDArray[np.int64]:
-    """(N,) what crops are drawn together when the test set is: their movie, or a block of its time.
+def time_blocks(
+    field: NDArray[Any], movie: NDArray[Any], t: NDArray[np.integer[Any]], group: NDArray[Any]
+) -> NDArray[np.int64]:
+    """(N,) what crops are drawn together when the test set is: their field of view, or a block of time.
 
-    Movies where there are `FEWEST_MOVIES`; else each movie's frames are cut into `BLOCKS` of equal length,
-    and all crops of a group (of one event, or of one place) go with the first of them.
+    Fields of view where there are `FEWEST_FIELDS`; else each movie's frames are cut into `BLOCKS` of equal
+    length, and all crops of a group (of one event, or of one place) go with the first of them.
     """
+    fields, place = np.unique(field, return_inverse=True)
+    if len(fields) >= FEWEST_FIELDS:
+        return place.astype(np.int64)
     names, number = np.unique(movie, return_inverse=True)
-    if len(names) >= FEWEST_MOVIES:
-        return number.astype(np.int64)
     _, member = np.unique(group, return_inverse=True)
     first = np.full(member.max(initial=-1) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, member, t)

@@ -76,6 +76,7 @@ def make_study(
                 blocks=np.arange(n_test) // 60,
             )
             facts = {"budget_unit": "events", "seed": seed, "split": split, "leaky": split == "random_crop"}
+            facts["encoder"] = seed if init == "end_to_end" else 0
             facts |= {
                 "n_train": budget * 18,
                 "n_events_train": budget,

@@ -57,6 +57,10 @@ def test_the_same_study_gives_the_same_bytes(study: dict[str, Any], report: Path
     assert differing == []
 
 
+def test_what_the_seeds_share_is_told(report: Path) -> None:
+    assert "whose luck is in no interval (`tap` 1, `random_default` 1)." in text_of(report)
+
+
 def test_figures_are_pictures_with_their_numbers(report: Path) -> None:
     for name in ("label_budget", "fronts", "arrow"):
         with Image.open(report / f"{name}.png") as picture:
@@ -70,7 +74,7 @@ def test_figures_are_pictures_with_their_numbers(report: Path) -> None:
 
 def test_results_table(study: dict[str, Any], report: Path) -> None:
     wanted = (
-        "init,head,budget,budget_unit,seed,split,n_train,n_test,n_events_train,n_events_test,prevalence,"
+        "init,head,budget,budget_unit,seed,encoder,split,n_train,n_test,n_events_train,n_events_test,prevalence,"
         "arrow_accuracy,val_ap,ap,f1,precision_0,recall_0,precision_1,recall_1,precision_2,recall_2,"
         "balanced_accuracy,mcc,"
         "temperature,bias,ece_before,ece_after,ece_constant,nll_before,nll_after,brier_before,brier_after,leaky"

@@ -57,6 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     index = {
         "crop_id": number,
         "movie": "m",
+        "field": "m",
         "label": (number % 3 == 0).astype(int),
         "event_id": np.where(number % 3 == 0, number // 2, -1),
         "split": np.array(["train", "val", "test"])[number * 3 // N],

@@ -173,7 +173,7 @@ def test_blocks_of_time_hold_whole_groups_and_movies_stay_apart() -> None:
     t = np.arange(100).repeat(2)
     movie = np.array(["a", "b"] * 100)
     group = np.where(t % 10 < 3, t // 10, 1000 + np.arange(200))  # three frames of an event go together
-    blocks = time_blocks(movie, t, np.char.add(movie, group.astype(str)))
+    blocks = time_blocks(movie, movie, t, np.char.add(movie, group.astype(str)))
     assert len(np.unique(blocks)) == 2 * BLOCKS
     for name in ("a", "b"):
         own = movie == name
@@ -181,8 +181,12 @@ def test_blocks_of_time_hold_whole_groups_and_movies_stay_apart() -> None:
         for number in range(10):
             assert len(np.unique(blocks[own & (group == number)])) == 1
     assert not set(blocks[movie == "a"]) & set(blocks[movie == "b"])
-    many = np.repeat([f"m{n}" for n in range(6)], 4)
-    assert time_blocks(many, np.arange(24), np.arange(24)).tolist() == np.repeat(range(6), 4).tolist()
+
+
+def test_fields_of_view_stay_whole_where_there_are_enough() -> None:
+    field, movie = np.repeat([f"f{n}" for n in range(6)], 4), np.repeat([f"m{n}" for n in range(12)], 2)
+    found = time_blocks(field, movie, np.arange(24), np.arange(24))
+    assert found.tolist() == np.repeat(range(6), 4).tolist()
 
 
 def test_no_event_has_no_interval() -> None:
