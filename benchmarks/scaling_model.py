@@ -48,7 +48,8 @@ def measured(name: str) -> dict[str, Any]:
 
 def row(terabytes: float, gpus: int) -> dict[str, float]:
     """Hours of each stage, dollars, and the share of the storage's bandwidth that pretraining asks for."""
-    loop, shards = measured("gpu_speed")["loop"]["48 px"], measured("shard_throughput")["tapray_2"]
+    loop = measured("gpu_speed")["loop"][f"bf16_compile_channels_last, {SIZE} px"]
+    shards = measured("shard_throughput")["tapray_2"]
     frames = terabytes * 1e12 / (2 * SIDE**2)
     pairs = frames * ASSUMED["pairs_per_frame"]
     core_mb = shards["mb_per_s"] / 2

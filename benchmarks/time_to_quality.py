@@ -149,7 +149,9 @@ class Probe:
         return found
 
 
-def run(data: str, arm: str, seed: int, folder: Path, minutes: float, device: torch.device) -> None:
+def run(
+    data: str, arm: str, seed: int, folder: Path, minutes: float, device: torch.device, apart: float = 15
+) -> None:
     """Trains and looks, until the recipe's end or the cap."""
     torch.set_num_threads(2)
     inputs, pretrain = inputs_of(data, folder), settings(data, arm, device)
@@ -171,7 +173,7 @@ def run(data: str, arm: str, seed: int, folder: Path, minutes: float, device: to
     curve = json.loads(path.read_text())["curve"] if path.exists() else []
     curve = [point for point in curve if point["step"] <= trainer.step]
     before = curve[-1]["seconds"] if curve else prepared
-    for clock in times_to_look(trainer, train, before, 60 * minutes):
+    for clock in times_to_look(trainer, train, before, 60 * minutes, apart):
         net = trainer.net.eval()
         point = {"step": trainer.step, "pairs": trainer.step * pretrain.batch, "seconds": clock}
         point |= {name: validate(net, batches)[0] for name, batches in looks.items()} | probe.scores(net)
@@ -192,12 +194,14 @@ def timed(folder: Path, make: Callable[[], CropStream]) -> tuple[CropStream, flo
     return made, float(note.read_text())
 
 
-def times_to_look(trainer: Trainer, train: Batches, clock: float, limit: float) -> Iterator[float]:
-    """Trains to the end of the recipe or of the time; yields the seconds so far, every 25 % or 15 s."""
+def times_to_look(
+    trainer: Trainer, train: Batches, clock: float, limit: float, apart: float
+) -> Iterator[float]:
+    """Trains to the end of the recipe or of the time; yields the seconds so far, each `apart` or 25 % on."""
     steps = trainer.config.steps_per_epoch
     total = trainer.config.epochs * steps
     while clock < limit and trainer.step < total:
-        until, start = min(max(clock * 1.25, clock + 15), limit), time.perf_counter()
+        until, start = min(max(clock * 1.25, clock + apart), limit), time.perf_counter()
         while trainer.step < total and clock + time.perf_counter() - start < until:
             trainer.train_step(*train.train(*divmod(trainer.step, steps)))
         if trainer.device.type == "cuda":
@@ -261,6 +265,7 @@ def main() -> None:
             command.add_argument("seed", type=int)
             command.add_argument("--minutes", type=float, default=60)
             command.add_argument("--device", default="cpu")
+            command.add_argument("--apart", type=float, default=15, help="seconds between looks, at least")
         command.add_argument("folder", type=Path)
     commands.add_parser("table").add_argument("folder", type=Path)
     given = parser.parse_args()
@@ -268,7 +273,7 @@ def main() -> None:
         prepare(given.data, given.folder)
     elif given.command == "run":
         device = torch.device(given.device)
-        run(given.data, given.arm, given.seed, given.folder, given.minutes, device)
+        run(given.data, given.arm, given.seed, given.folder, given.minutes, device, given.apart)
     else:
         emit("time_to_quality", table(given.folder))
 

@@ -50,7 +50,7 @@ class Trainer:
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.net.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
         if config.compile:
-            self.net.compile()
+            self.net.compile(dynamic=False)  # batches have one shape; nets for any take minutes to make
         self.optimizer, self.scheduler = make_optimizer(self.net, config)
         self.ema: AveragedModel | None = None
         if config.ema:

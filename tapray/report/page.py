@@ -73,11 +73,6 @@ def page(told: Told, files: Sequence[str]) -> str:
 
 def _question(summary: pd.DataFrame, results: pd.DataFrame) -> str:
     first = summary.iloc[0]
-    encoders = results.groupby("init")["encoder"].nunique()
-    inits = [Init(init) for init in summary["init"].unique()]
-    drawn = [(init, encoders[init]) for init in inits if init.is_tap and encoders[init] < first["n_seeds"]]
-    few = ", ".join(f"`{init}` {n}" for init, n in drawn)
-    shared = f"The seeds share encoders, whose luck is in no interval ({few}). " if few else ""
     leaky = (
         "\n\n**LEAKY: test crops overlap training crops under this split. "
         "These scores say nothing about a new movie.**"
@@ -91,9 +86,18 @@ def _question(summary: pd.DataFrame, results: pd.DataFrame) -> str:
         f"Split by {first['split']}. Test set: {test_set(first)}, the same for every run. "
         f"Numbers are means over {first['n_seeds']} seeds with the 95 % interval over seeds (Student t) in "
         "brackets; intervals over seeds and test set draw both anew, the test set by whole fields of "
-        f"view or blocks of time. {shared}"
+        f"view or blocks of time. {_shared(summary, results)}"
         f"Average precision (AP) is {first['prevalence']:.3f} by chance.{leaky}"
     )
+
+
+def _shared(summary: pd.DataFrame, results: pd.DataFrame) -> str:
+    """Which arms have fewer encoders than seeds."""
+    encoders = results.groupby("init")["encoder"].nunique()
+    inits = [Init(init) for init in summary["init"].unique()]
+    few = [init for init in inits if init.is_tap and encoders[init] < summary.iloc[0]["n_seeds"]]
+    each = ", ".join(f"`{init}` {encoders[init]}" for init in few)
+    return f"The seeds share encoders, whose luck is in no interval ({each}). " if few else ""
 
 
 def _claims(pairs: pd.DataFrame, results: pd.DataFrame) -> str:

@@ -47,8 +47,7 @@ def collect(folder: Path, pretrained: Sequence[Mapping[str, Any]], *, leaky: boo
             **{name: run[name] for name in ("temperature", "bias", "threshold")},
         }
         has_arrow = run["init"] in (Init.TAP, Init.FINE_TUNE)
-        own = pretrained[run["seed"] % len(pretrained)]
-        run["arrow_accuracy"] = own["arrow_accuracy"] if has_arrow else float("nan")
+        run["arrow_accuracy"] = pretrained[run["encoder"]]["arrow_accuracy"] if has_arrow else float("nan")
         run["leaky"] = leaky
     return Results(pd.DataFrame(runs), pd.DataFrame(read_records(folder, "trial")), predictions)
 
