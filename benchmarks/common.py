@@ -81,7 +81,7 @@ def _store(
     kinds: tuple[SamplerKind, ...],
 ) -> None:
     delta = max(config.deltas)
-    if not (target / "frames.npy").exists():
+    if not (target / "filled").exists():
         starts = range(region.start, region.stop, 16)
         ranges = [
             frame_ranges(read(first, min(first + 16, region.stop)), config.crops.intensity)
@@ -94,6 +94,7 @@ def _store(
             frames = read(first, min(first + 16 + delta, region.stop))
             cut = frames[:, region.top : region.bottom, region.left : region.right]
             store.fill(target, first - region.start, cut, min(16, region.stop - first), config)
+        (target / "filled").touch()
     for kind in kinds:
         if not (target / f"pairs-{config.deltas[0]}-{kind}.npy").exists():
             store.weigh(target, region, config, kind)

@@ -171,7 +171,7 @@ def run(
     trainer, saved = Trainer(pretrain, seed, device=device), Checkpoints(folder / f"{data}-{arm}-{seed}", 1)
     resume(trainer, saved)
     curve = json.loads(path.read_text())["curve"] if path.exists() else []
-    curve = [point for point in curve if point["step"] <= trainer.step]
+    curve = [point for point in curve if point["step"] <= trainer.step] if trainer.step else []
     before = curve[-1]["seconds"] if curve else prepared
     for clock in times_to_look(trainer, train, before, 60 * minutes, apart):
         net = trainer.net.eval()
@@ -180,9 +180,16 @@ def run(
         net.train()
         curve.append(point)
         print(json.dumps(point), file=sys.stderr, flush=True)
-        saved.save(trainer.tensors(), trainer.step, [0.0], True)
-        facts = {"data": data, "arm": arm, "seed": seed, "minutes": minutes, "commit": commit()}
+        facts = {
+            "data": data,
+            "arm": arm,
+            "seed": seed,
+            "minutes": minutes,
+            "apart": apart,
+            "commit": commit(),
+        }
         atomic_write(path, json.dumps({**facts, "machine": machine(), "curve": curve}))
+        saved.save(trainer.tensors(), trainer.step, [0.0], True)
 
 
 def timed(folder: Path, make: Callable[[], CropStream]) -> tuple[CropStream, float]:
@@ -195,9 +202,14 @@ def timed(folder: Path, make: Callable[[], CropStream]) -> tuple[CropStream, flo
 
 
 def times_to_look(
-    trainer: Trainer, train: Batches, clock: float, limit: float, apart: float
+    trainer: Trainer, train: Batches, clock: float, limit: float, apart: float = 15
 ) -> Iterator[float]:
-    """Trains to the end of the recipe or of the time; yields the seconds so far, each `apart` or 25 % on."""
+    """Trains to the end of the recipe or of the time; yields the seconds so far, each `apart` or 25 % on.
+
+    The first time before any step: a net of chance has scores too.
+    """
+    if not trainer.step:
+        yield clock
     steps = trainer.config.steps_per_epoch
     total = trainer.config.epochs * steps
     while clock < limit and trainer.step < total:

@@ -16,16 +16,20 @@ def augment(pairs: Tensor, mode: str, generator: torch.Generator) -> Tensor:
 
     Args:
         pairs: (B, S, H, W) or (B, S, C, H, W) float32 with H = W, on the generator's device.
-        mode: "none"; "light": flips, quarter turns and intensity; "paper": flips, rotation by any
-            angle, scale 0.8-1.25, small independent shift and scale per frame, elastic
-            deformation, noise, intensity (arXiv 2411.03924, section 3; each with probability 1/2).
+        mode: "none"; "light": flips, quarter turns and intensity; "paper": as published (arXiv 2411.03924,
+            section 3, with the amounts of weigertlab/tarrow, augmentation 5): flips; rotation by any angle
+            and scale 0.8-1.25; shift by 3 % and scale 0.9-1.11 of single frames; elastic deformation; noise;
+            intensity of single frames and of all; each with probability 1/2.
     """
     if mode == "none":
         return pairs
     planes = pairs.flatten(1, -3)  # frames, or channels of frames
-    frames = pairs.shape[1]
-    planes = _resample(planes, frames, generator) if mode == "paper" else _dihedral(planes, generator)
-    return _intensity(planes, generator, noise=mode == "paper").view(pairs.shape)
+    if mode == "light":
+        return _intensity(_dihedral(planes, generator), generator).view(pairs.shape)
+    planes = _noise(_resample(planes, pairs.shape[1], generator), generator)
+    for columns, scale, shift in ((planes.shape[1], (9 / 10, 10 / 9), 0.05), (1, (4 / 5, 5 / 4), 0.1)):
+        planes = _rescale(planes, columns, scale, shift, generator)
+    return planes.view(pairs.shape)
 
 
 def roll(crops: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -48,37 +52,47 @@ def _dihedral(pairs: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(_coin(len(pairs), generator)[:, None, None, None], turned, pairs)
 
 
-def _intensity(pairs: Tensor, generator: torch.Generator, *, noise: bool) -> Tensor:
-    """Scale and shift, global and per plane, and uniform noise."""
+def _intensity(pairs: Tensor, generator: torch.Generator) -> Tensor:
+    """Scale and shift, global and per plane."""
     batch, planes = pairs.shape[:2]
     scale = 1 + _sometimes(batch, 1, 0.3, generator) + _sometimes(batch, planes, 0.1, generator)
     shift = _sometimes(batch, 1, 0.2, generator) + _sometimes(batch, planes, 0.1, generator)
-    pairs = pairs * scale[..., None, None] + shift[..., None, None]
-    if noise:
-        amount = _coin(batch, generator)[:, None, None, None] * 0.05
-        pairs = pairs + amount * (2 * _rand(pairs.shape, generator) - 1)
-    return pairs
+    return pairs * scale[..., None, None] + shift[..., None, None]
+
+
+def _rescale(
+    pairs: Tensor, columns: int, scale: tuple[float, float], shift: float, generator: torch.Generator
+) -> Tensor:
+    """Intensities of half of the pairs, of each plane its own or (one column) of all planes the same."""
+    coin = _coin(len(pairs), generator)[:, None]
+    low, high = scale
+    scales = torch.where(coin, low + (high - low) * _rand((len(pairs), columns), generator), 1.0)
+    shifts = torch.where(coin, shift * (2 * _rand((len(pairs), columns), generator) - 1), 0.0)
+    return pairs * scales[..., None, None] + shifts[..., None, None]
+
+
+def _noise(pairs: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform, of at most 0.05, on half of the pairs."""
+    amount = 0.05 * _rand((len(pairs),), generator) * _coin(len(pairs), generator)
+    return pairs + amount[:, None, None, None] * _rand(pairs.shape, generator)
 
 
 def _resample(pairs: Tensor, frames: int, generator: torch.Generator) -> Tensor:
     """All geometry composed into one grid, so that pixels are interpolated once.
 
-    What moves single frames moves all channels of a frame alike.
+    What moves single frames moves all channels of a frame alike. The grid's unit is half a crop.
     """
     batch, planes, height, width = pairs.shape
-    angle = _sometimes(batch, 1, torch.pi, generator).squeeze(1)
-    zoom = torch.exp(_sometimes(batch, 1, 0.223, generator).squeeze(1))  # 0.8 to 1.25
-    flip = 1 - 2 * _coin(batch, generator).float()
-    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    shared = torch.stack([torch.stack([cos * flip, -sin], 1), torch.stack([sin * flip, cos], 1)], 1)
-    own = 1 + _sometimes(batch, frames, 0.02, generator)
     theta = torch.zeros(batch, frames, 2, 3, device=pairs.device)
-    theta[..., :2] = shared[:, None] * own[..., None, None]
-    theta[..., 2] = torch.stack([_sometimes(batch, frames, 2 * 2 / width, generator) for _ in range(2)], -1)
+    coin = _coin(batch, generator)[:, None]
+    own = torch.where(coin, 0.9 + (10 / 9 - 0.9) * _rand((batch, frames), generator), 1.0)
+    theta[..., :2] = _turn(batch, generator)[:, None] / own[..., None, None]
+    moved = 2 * 0.03 * (2 * _rand((batch, frames, 2), generator) - 1)
+    theta[..., 2] = torch.where(coin[..., None], moved, 0.0)
     grid = F.affine_grid(theta.flatten(0, 1), [batch * frames, 1, height, width], align_corners=False)
-    bend = 2 * _rand((batch, 2, 5, 5), generator) - 1
-    bend = bend * _coin(batch, generator)[:, None, None, None] * (10 * 2 / width)
-    bend = F.interpolate(bend, size=(height, width), mode="bicubic", align_corners=True)
+    bend = 2 * _rand((batch, 2, 5, 5), generator) - 1  # by 5 pixels: tarrow's 10 are of half a crop's width
+    bend = bend * _coin(batch, generator)[:, None, None, None] * (10 / width)
+    bend = F.interpolate(bend, size=(height, width), mode="bilinear", align_corners=True)
     grid = grid + bend.movedim(1, -1).repeat_interleave(frames, 0)
     out = F.grid_sample(
         pairs.reshape(batch * frames, planes // frames, height, width),
@@ -87,6 +101,17 @@ def _resample(pairs: Tensor, frames: int, generator: torch.Generator) -> Tensor:
         align_corners=False,
     )
     return out.view_as(pairs)
+
+
+def _turn(batch: int, generator: torch.Generator) -> Tensor:
+    """(batch, 2, 2) from a pair's new places to its old ones: mirrored, turned and scaled."""
+    coin = _coin(batch, generator)
+    angle = torch.where(coin, torch.pi * (2 * _rand((batch,), generator) - 1), 0.0)
+    zoom = torch.where(coin, 0.8 + (1.25 - 0.8) * _rand((batch,), generator), 1.0)
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    turn = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    mirrored = 1 - 2 * torch.stack([_coin(batch, generator) for _ in range(2)], 1).float()
+    return turn * mirrored[:, None]
 
 
 def _rand(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
