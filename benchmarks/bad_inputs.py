@@ -73,7 +73,9 @@ def ome_zarr(path: Path, pixels: Pixels, version: str = "0.5") -> Path:
     )
     axes = [{"name": name, "type": "time" if name == "t" else "space"} for name in "tyx"]
     scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
-    told = {"multiscales": [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]}
+    told: dict[str, Any] = {
+        "multiscales": [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]
+    }
     group.attrs.update(told if version == "0.4" else {"ome": {"version": version, **told}})
     group.create_array("0", data=pixels, chunks=(4, *pixels.shape[1:]))
     return path.with_suffix(".zarr")

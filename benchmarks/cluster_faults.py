@@ -228,6 +228,8 @@ def logged(stack: Stack, experiment: str) -> dict[str, int]:
 
     client = MlflowClient(stack.services.mlflow["MLFLOW_TRACKING_URI"])
     found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return {"logged": 0, "doubled": 0}
     runs = client.search_runs([found.experiment_id], "attributes.status = 'FINISHED'", max_results=5000)
     names = [run.info.run_name for run in runs if run.info.run_name.startswith(("trial ", "run "))]
     return {"logged": len(names), "doubled": len(names) - len(set(names))}

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def write_movie(path: Path, frames: int, height: int, width: int, compression: s
     """A TIFF stack (T, Y, X) written frame by frame, each the texture shifted by other amounts."""
     base = texture(height, width)
 
-    def shifted():  # type: ignore[no-untyped-def]
+    def shifted() -> Iterator[NDArray[np.uint16]]:
         for t in range(frames):
             yield np.roll(base, (7 * t, 13 * t), axis=(0, 1))
 

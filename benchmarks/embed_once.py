@@ -31,7 +31,7 @@ from tapray.distributed.cluster import session
 from tapray.distributed.features import Sources, write_features
 from tapray.distributed.tune import final_runs
 from tapray.model.encoders import build_encoder
-from tapray.model.heads import build_head
+from tapray.model.heads import Head, build_head
 from tapray.model.tap import TapNet, freeze, initialise
 from tapray.model.weights import save_tap
 from tapray.study.cache import FeatureCache
@@ -76,7 +76,7 @@ def once(config: JobConfig, run: Path, folder: Path) -> dict[str, Any]:
 class Embedding(torch.nn.Module):
     """A head behind a frozen net."""
 
-    def __init__(self, net: TapNet, head: torch.nn.Module) -> None:
+    def __init__(self, net: TapNet, head: Head) -> None:
         super().__init__()
         self.head, self.net = head, [net]  # in a list: its weights are not to be trained
 

@@ -27,7 +27,7 @@ from tapray.report.further import table
 RESULTS = Path(__file__).parent / "results"
 SIDE, SIZE, PAGE = 2048, 48, 4096  # pixels of a frame and of a crop, bytes of a page
 TERABYTES = (1, 100)
-ASSUMED = {
+ASSUMED: dict[str, Any] = {
     "pairs_per_frame": 50,  # crop pairs drawn of each frame pair, all epochs together
     "cores_per_gpu": 16,
     "usd_per_gpu_hour": 3.0,  # on demand, with its cores; prices change
@@ -48,17 +48,17 @@ def measured(name: str) -> dict[str, Any]:
 
 def row(terabytes: float, gpus: int) -> dict[str, float]:
     """Hours of each stage, dollars, and the share of the storage's bandwidth that pretraining asks for."""
-    loop = measured("gpu_speed")["loop"][f"bf16_compile_channels_last, {SIZE} px"]
+    fast = measured("gpu_speed")["step"][f"unet-12s2, {SIZE} px"]
     shards = measured("shard_throughput")["tapray_2"]
     frames = terabytes * 1e12 / (2 * SIDE**2)
     pairs = frames * ASSUMED["pairs_per_frame"]
     core_mb = shards["mb_per_s"] / 2
     cores = gpus * ASSUMED["cores_per_gpu"]
     decode = terabytes * 1e6 / (core_mb * cores)
-    alone = loop["batch"] / loop["pairs_per_s"]
+    alone = fast["batch"] / fast["bf16_compile_channels_last"]["pairs_per_s"]
     gradient = measured("train_scaling")["gradient_bytes"]
     step = predicted(alone, gradient)[f"{gpus} GPUs, {ASSUMED['link']}"]["step_s"]
-    rate = gpus * loop["batch"] / step
+    rate = gpus * fast["batch"] / step
     read = rate * 2 * SIZE * -(-2 * SIDE // PAGE) * PAGE / 1e9
     limit = max(1.0, read / ASSUMED["storage_gb_per_s"])
     trials = measured("study_trials")["rows"][0]

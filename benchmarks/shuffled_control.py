@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,8 +30,8 @@ from torch import Tensor
 from benchmarks.common import emit
 from benchmarks.convergence import HELD_OUT, MOVIES, movie_frames, stream
 from tapray.config import JobConfig, SamplerKind
+from tapray.model.augment import augment
 from tapray.model.tap import TapNet
-from tapray.pretrain import batches
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.loop import accuracy_of
 from tapray.pretrain.trainer import Trainer
@@ -45,17 +46,13 @@ def job(intensity: str, settings: dict[str, Any]) -> JobConfig:
 @contextmanager
 def marking() -> Iterator[None]:
     """Within the block augmentation makes the first frame a little brighter."""
-    plain = batches.augment
 
     def marked(crops: Tensor, mode: str, generator: torch.Generator) -> Tensor:
-        crops = plain(crops, mode, generator)
+        crops = augment(crops, mode, generator)
         return torch.cat([crops[:, :1] + 0.1, crops[:, 1:]], dim=1)
 
-    batches.augment = marked
-    try:
+    with patch("tapray.pretrain.batches.augment", marked):
         yield
-    finally:
-        batches.augment = plain
 
 
 def trained(frames: NDArray[Any], intensity: str, steps: int) -> TapNet:
@@ -64,7 +61,7 @@ def trained(frames: NDArray[Any], intensity: str, steps: int) -> TapNet:
         train = Batches(stream(frames, own, own.pretrain.sampler, Path(scratch)), own.pretrain)
         trainer = Trainer(own.pretrain, 0)
         while trainer.step < steps:
-            trainer.train_step(*train.train(trainer.step // 50, trainer.step))
+            trainer.train_step(*train.train(*divmod(trainer.step, 50)))
     return trainer.net
 
 

@@ -75,7 +75,7 @@ def published(size: int, batch: int, preset: str = "unet-32") -> Callable[[], An
         logits, features = net(crops)
         loss, _ = tap_loss(logits, features, first, 0.01)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
     return step
@@ -177,7 +177,7 @@ def share(folder: Path, repeats: int) -> dict[str, Any]:
         trainer = Trainer(own.config, 0)
         crops = own.crops(0, 0)
         given = own.augmented(crops, 0, 0)
-        parts = {
+        parts: dict[str, Callable[[], Any]] = {
             "crops": later(partial(own.crops, 0)),
             "augment": later(partial(own.augmented, crops, 0)),
             "model": partial(trainer.train_step, *given),

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ from tapray.pretrain import frames as store
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
 from tapray.pretrain.loop import resume, validate
-from tapray.pretrain.trainer import Trainer
+from tapray.pretrain.trainer import MEMORY, Trainer
 from tapray.study.fit import in_batches, solve
 from tapray.study.metrics import score
 from tapray.study.space import Settings
@@ -228,7 +229,7 @@ def reached(curve: list[dict[str, float]], name: str, level: float) -> dict[str,
     A net of chance has scores of its own, from which training first leads away.
     """
     for number, point in enumerate(curve):
-        if min(point[name], np.mean([later[name] for later in curve[number:]])) >= level:
+        if min(point[name], float(np.mean([later[name] for later in curve[number:]]))) >= level:
             return {"seconds": point["seconds"], "pairs": point["pairs"]}
     return None
 
@@ -284,6 +285,9 @@ def main() -> None:
     if given.command == "prepare":
         prepare(given.data, given.folder)
     elif given.command == "run":
+        if not MEMORY.items() <= os.environ.items():  # as Ray's workers have it
+            again = [sys.executable, "-m", "benchmarks.time_to_quality", *sys.argv[1:]]
+            os.execve(again[0], again, {**os.environ, **MEMORY})
         device = torch.device(given.device)
         run(given.data, given.arm, given.seed, given.folder, given.minutes, device, given.apart)
     else:

@@ -39,13 +39,13 @@ from tapray.console import Reporter
 from tapray.crops.collect import Inputs
 from tapray.crops.draw import Region
 from tapray.distributed.cluster import session
-from tapray.distributed.train import MEMORY, pretrain, summed
+from tapray.distributed.train import pretrain, summed
 from tapray.model.tap import TapNet
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
 from tapray.pretrain.frames import open_stream
 from tapray.pretrain.loop import Team, run
-from tapray.pretrain.trainer import Trainer
+from tapray.pretrain.trainer import MEMORY, Trainer
 
 BATCH = 64  # crop pairs a step
 STUDY: dict[str, Any] = {

@@ -149,6 +149,12 @@ class PretrainConfig(Section):
     keep_checkpoints: int = Field(2, ge=1)  # of the latest, and of the best epochs
     pictures_every: int = Field(2, ge=1)  # epochs between pictures of what the net looks at
 
+    @model_validator(mode="after")
+    def _patience_needs_unseen_frames(self) -> Self:
+        if self.patience and Role.VAL in self.include:
+            raise ValueError("patience needs validation frames that are not seen: take val out of include")
+        return self
+
 
 class CacheConfig(Section):
     """Pretrained nets and dense features, made once and shared by all studies that want the same."""

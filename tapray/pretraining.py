@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tapray.model.tap import TapNet
 
 SEED_STEP = 1_000_003  # between the seeds of repeated pretrainings
+RECIPE = 2  # of the code: another one where the same settings give another net, which the cache must not have
+_INDIFFERENT = {"weights", "repeats", "checkpoint_every", "keep_checkpoints"}  # of the settings, to a net
 Regions = dict[Role, list[Region]]
 
 
@@ -64,10 +66,10 @@ def _identity(job: Job, config: JobConfig, regions: Regions) -> str:
     told = {name: [facts[key] for key in ("sha256", "axes", "picks")] for name, facts in movies.items()}
     weights = config.pretrain.weights
     given = None if weights is None else job.keys["pretrain"]  # which knows the state of the files
-    settings = config.pretrain.model_dump(mode="json", exclude={"weights", "repeats"})
+    settings = config.pretrain.model_dump(mode="json", exclude=_INDIFFERENT)
     drawn = [config.seed, config.crops.intensity, config.deltas, config.ray.workers]
     seen = {role.value: [vars(region) for region in own] for role, own in regions.items()}
-    return content_hash([settings, given, drawn, told, seen])[:32]
+    return content_hash([RECIPE, settings, given, drawn, told, seen])[:32]
 
 
 def _make(job: Job, config: JobConfig, number: int, regions: Regions, frames: Path, kept: Path) -> None:
@@ -144,9 +146,13 @@ def _train(job: Job, config: JobConfig, number: int, regions: Regions, frames: P
     saved = Checkpoints(folder, settings.keep_checkpoints)
     pictures = Pictures(stream, settings, config.channels, saved, target / f"attribution{_suffix(number)}")
     run_id = _run(job, number)
-    live = job.tracker.live(run_id)
+    live, workers = job.tracker.live(run_id), config.ray.workers[1]
 
     def show(record: dict[str, Any]) -> None:
+        nonlocal workers
+        if record["workers"] != workers:
+            workers = record["workers"]
+            job.reporter.say(f"{workers} workers share each batch of {settings.batch} now; the rate stays")
         live(record)
         pictures.draw()
 

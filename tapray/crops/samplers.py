@@ -35,10 +35,9 @@ def score_pair(first: NDArray[np.float32], second: NDArray[np.float32], size: in
     """Label-free scores of every candidate crop of one frame pair.
 
     Change is the mean squared difference within the central two thirds of the crop, so that
-    what changes is not cut off at its border, after the second frame was matched to the first
-    in mean and spread (bleaching, lamp flicker). Of several channels it is the mean over them. Both scores
-    are the same whichever frame comes first, but for the scale of a pair's change: else where crops are drawn
-    would tell the arrow.
+    what changes is not cut off at its border, of frames with mean 0 and spread 1 (bleaching, lamp
+    flicker). Of several channels it is the mean over them. Both scores are the same whichever frame comes
+    first: else where crops are drawn would tell the arrow.
 
     Args:
         first, second: (H, W) or (C, H, W) normalised frames, smoothed by `smooth`.
@@ -51,8 +50,13 @@ def score_pair(first: NDArray[np.float32], second: NDArray[np.float32], size: in
         each = [score_pair(a, b, size) for a, b in zip(first, second, strict=True)]
         mean: NDArray[np.float32] = np.mean(each, axis=0)
         return mean
-    b = (second - second.mean()) * (first.std() / max(float(second.std()), 1e-6)) + first.mean()
-    return np.stack([_inner_mean((b - first) ** 2, size), _inner_mean((first + second) / 2, size)])
+    change = (_standard(second) - _standard(first)) ** 2
+    return np.stack([_inner_mean(change, size), _inner_mean((first + second) / 2, size)])
+
+
+def _standard(frame: NDArray[np.float32]) -> NDArray[np.float32]:
+    out: NDArray[np.float32] = (frame - frame.mean()) / max(float(frame.std()), 1e-6)
+    return out
 
 
 def _inner_mean(image: NDArray[np.floating[Any]], size: int) -> NDArray[np.float32]:

@@ -21,15 +21,7 @@ from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
 from tapray.pretrain.frames import open_stream
 from tapray.pretrain.loop import Team, result, run
-from tapray.pretrain.trainer import Trainer, trained
-
-# glibc gives what a step frees back to the system, and the next step takes it again, page by page; kept, a
-# step on a CPU takes a tenth less. One arena: the net trains in a thread, whose own would be cut in pieces.
-MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-}
+from tapray.pretrain.trainer import MEMORY, Trainer, trained
 
 
 def pretrain(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,14 +90,14 @@ class Checkpoints:
                 found.append(Saved(path, int(facts["step"]), scores, json.loads(facts["scored"])))
         return found
 
-    def at(self, step: int) -> Saved:
-        """That of a step, which another process has written; a file server may show it late."""
+    def awaited(self, wanted: Callable[[Saved], bool]) -> Saved | None:
+        """The first that another process has written so; a file server may show it late. None: it did not."""
         deadline = time.monotonic() + LATE_S
         while True:
-            if found := [saved for saved in self.all() if saved.step == step]:
-                return found[0]
+            if found := next(filter(wanted, self.all()), None):
+                return found
             if time.monotonic() > deadline:
-                raise FileNotFoundError(f"{self.folder}: no checkpoint of step {step}")
+                return None
             time.sleep(0.5)
 
     def clear(self) -> Saved | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tapray.atomic import atomic_write
-from tapray.config import PretrainConfig
+from tapray.config import PretrainConfig, Role
 from tapray.errors import UserError
 from tapray.pretrain.batches import Ahead, Batches
 from tapray.pretrain.checkpoints import Checkpoints, Saved
@@ -74,16 +74,16 @@ def run(
 
 
 def result(config: PretrainConfig, checkpoints: Checkpoints) -> Saved:
-    """The checkpoint to keep, once all workers have ended.
+    """The checkpoint to keep, once all have ended: the best on validation frames, where those are unseen.
 
     Raises:
         UserError: the last one is not there: there was no space for it.
     """
-    latest = checkpoints.latest()
-    if latest is None or not finished(config, latest.step, latest.scores):
+    latest = checkpoints.awaited(lambda saved: finished(config, saved.step, saved.scores))
+    if latest is None:
         todo = "free some and run again"
         raise UserError("no space is left for the last checkpoint", where=checkpoints.folder, todo=todo)
-    return checkpoints.best()
+    return latest if Role.VAL in config.include else checkpoints.best()
 
 
 def resume(trainer: Trainer, checkpoints: Checkpoints, team: Team = ALONE) -> list[float]:
@@ -95,7 +95,9 @@ def resume(trainer: Trainer, checkpoints: Checkpoints, team: Team = ALONE) -> li
     step = torch.tensor(float(latest.step if latest else 0), dtype=torch.float64, device=trainer.device)
     if not (agreed := int(team.total(step))):
         return []
-    saved = latest or checkpoints.at(agreed)
+    saved = latest or checkpoints.awaited(lambda saved: saved.step == agreed)
+    if saved is None:
+        raise FileNotFoundError(f"{checkpoints.folder}: no checkpoint of step {agreed}")
     trainer.restore(saved.tensors(), saved.step)
     return list(saved.scores)
 
@@ -177,6 +179,8 @@ class _Meter:
 
     def record(self) -> tuple[dict[str, float], bool]:
         """Over all workers, and whether they are asked to stop."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # else what it is still at would count as no time
         stop = self._team.rank == 0 and self._team.stop()
         taken = time.perf_counter() - self._start
         own = self._sums.new_tensor([self._wait, float(stop), taken])

@@ -18,6 +18,14 @@ from tapray.model.tap import TapNet, initialise
 from tapray.model.weights import under
 from tapray.pretrain.optim import make_optimizer
 
+# Environment of processes that train on a CPU. glibc gives what a step frees back to the system, and the next
+# step takes it again, page by page; kept, a step takes a tenth less, and of large batches less still.
+# One arena: the net trains in a thread, whose own would be cut in pieces.
+MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

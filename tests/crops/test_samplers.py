@@ -55,14 +55,20 @@ def test_scores_are_those_of_the_central_two_thirds() -> None:
     assert brightness[1, 5] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("length", [2, 3])
+@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("kind", [*SamplerKind])
-def test_a_movie_played_backwards_is_drawn_from_alike(kind: SamplerKind) -> None:
+def test_a_movie_played_backwards_is_drawn_from_alike(kind: SamplerKind, channels: int, length: int) -> None:
     """Else the places themselves would tell the arrow, such as of a lamp that flickers."""
-    lamp = (1.0, 1.6, 0.7, 1.3, 0.9)
-    frames = [smooth((ground(seed) + 1) * light) for seed, light in enumerate(lamp)]
+    lamp = np.array([[1.0, 1.6, 0.7, 1.3, 0.9], [0.8, 0.4, 1.9, 1.1, 2.5]])[:channels].T
+    frames = [
+        smooth(np.stack([(ground(10 * n + seed) + 1) * one for n, one in enumerate(light)])).squeeze()
+        for seed, light in enumerate(lamp.astype(np.float32))
+    ]
 
     def drawn(movie: list[np.ndarray]) -> np.ndarray:
-        scores = np.stack([score_smoothed(a, b, SIZE) for a, b in pairwise(movie)])
+        pairs = np.stack([score_smoothed(a, b, SIZE) for a, b in pairwise(movie)])
+        scores = np.lib.stride_tricks.sliding_window_view(pairs, length - 1, axis=0).mean(axis=-1)
         return np.stack(list(pair_weights(scores, kind, 20)))
 
     np.testing.assert_allclose(drawn(frames[::-1])[::-1], drawn(frames), rtol=1e-4, atol=1e-9)

@@ -14,16 +14,15 @@ import psutil
 import pytest
 import torch
 
-from tapray.config import MovieEntry, PretrainConfig, Role
+from tapray.config import MovieEntry, Role
 from tapray.console import Reporter
 from tapray.crops.collect import Inputs
 from tapray.distributed.data import write_frames
 from tapray.distributed.train import pretrain
 from tapray.errors import UserError
 from tapray.model.weights import load_tap
-from tapray.pretrain.batches import Batches
 from tapray.pretrain.evaluate import evaluated
-from tapray.pretrain.frames import open_stream, region_folder
+from tapray.pretrain.frames import region_folder
 from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.slow
@@ -45,26 +44,10 @@ def frames(inputs: Inputs, tiny_job: Path, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-def test_any_number_of_workers_sees_the_same_crops(inputs: Inputs, frames: Path) -> None:
-    config, regions = inputs.config, inputs.regions_of(Role.TRAIN)
-    for region in regions:
+def test_the_frames_that_workers_map_are_those_of_the_movies(inputs: Inputs, frames: Path) -> None:
+    for region in inputs.regions_of(Role.TRAIN):
         own = np.load(region_folder(frames, region) / "frames.npy")
         np.testing.assert_array_equal(own, inputs.movies[region.movie].read(region.start, region.stop))
-    plain = PretrainConfig.model_validate({**config.pretrain.model_dump(), "augment": "none"})
-
-    def crops(world: int) -> set[bytes]:
-        """The step's crop pairs over all ranks, each with its frames in order of time."""
-        seen: set[bytes] = set()
-        for rank in range(world):
-            stream = open_stream(frames, regions, config, config.pretrain.sampler, config.seed)
-            pairs, first = Batches(stream, plain, rank, world).train(epoch=1, step=2)
-            assert len(pairs) == plain.batch // world
-            in_order = torch.where(first[:, None, None, None] == 1, pairs.flip(1), pairs)
-            seen |= {pair.numpy().tobytes() for pair in in_order}
-        return seen
-
-    assert crops(1) == crops(2) == crops(4)
-    assert len(crops(1)) == plain.batch
 
 
 def once(ready: Callable[[], bool], act: Callable[[], None]) -> Callable[[], None]:
@@ -129,7 +112,7 @@ def test_interrupted_and_with_a_worker_killed(
     undisturbed = load_tap(tiny_job / "pretrain" / "model").state_dict()
     assert weights.keys() == undisturbed.keys()
     for name, value in weights.items():
-        torch.testing.assert_close(value, undisturbed[name], msg=name)
+        assert torch.equal(value, undisturbed[name]), name
     for name, value in run().items():  # and a finished one is not trained again
         assert torch.equal(value, weights[name])
     assert log.read_text().splitlines() == lines

@@ -9,12 +9,13 @@ import onnxruntime
 import pytest
 import torch
 
+from tapray.model.backbones import PRESETS
 from tapray.model.onnx import write_onnx
 from tapray.model.tap import TapNet, freeze, initialise
 
 
 @pytest.mark.slow  # the export takes seconds
-@pytest.mark.parametrize("preset", ["unet-16", "unet-12s2"])
+@pytest.mark.parametrize("preset", [*PRESETS])
 def test_dense_features_are_those_of_pytorch(preset: str, tmp_path: Path) -> None:
     net = TapNet(preset)
     initialise(net, torch.Generator().manual_seed(0))

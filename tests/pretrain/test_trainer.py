@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from tapray.config import PretrainConfig
 from tapray.model.weights import weights_digest
@@ -57,6 +58,34 @@ def test_a_step_with_each_option_trains_and_restores_bitwise(options: dict[str, 
         assert torch.equal(value, whole.tensors()[name]), name
     assert weights_digest(trained(whole.tensors(), settings.preset, 1)) == weights_digest(whole.result)
     assert weights_digest(whole.net) != weights_digest(Trainer(settings, seed=0).net)
+
+
+def test_options_change_what_they_name() -> None:
+    assert type(trained_for(config(optimizer="adamw"), 1).optimizer) is torch.optim.AdamW
+    convolution = trained_for(config(channels_last=True), 1).net.backbone.head.weight
+    assert convolution.is_contiguous(memory_format=torch.channels_last)
+    kinds = {type(part) for part in Trainer(config(sync_batchnorm=True), 0).net.modules()}
+    assert torch.nn.BatchNorm2d not in kinds
+    for parts in (1, 3):
+        trainer, sizes = Trainer(config(accumulate=parts), 0), list[int]()
+        trainer.model.register_forward_pre_hook(lambda _, given, seen=sizes: seen.append(len(given[0])))
+        trainer.train_step(*Batches(stream(noise()), config()).train(0, 0))
+        assert sizes == {1: [8], 3: [3, 3, 2]}[parts]
+
+
+@pytest.mark.slow  # compiles for half a minute
+def test_a_compiled_net_takes_the_same_steps_and_goes_on() -> None:
+    losses: dict[bool, list[float]] = {}
+    for compiled in (False, True):
+        settings = config(compile=compiled, ema=0.9)
+        half, batches, found = Trainer(settings, seed=0), Batches(stream(noise()), settings), list[Tensor]()
+        found += [half.train_step(*batches.train(0, step))[0] for step in (0, 1)]
+        other = Trainer(settings, seed=5)
+        other.restore({name: value.clone() for name, value in half.tensors().items()}, 2)
+        found.append(other.train_step(*batches.train(0, 2))[0])
+        losses[compiled] = [float(loss) for loss in found]
+        assert not any("_orig_mod" in name for name in other.tensors())
+    assert losses[True] == pytest.approx(losses[False], rel=1e-2)
 
 
 def test_more_than_two_frames_are_trained_on() -> None:
