@@ -54,8 +54,9 @@ def test_several_workers_take_the_step_of_one(tmp_path: Path, world: int, parts:
     crops, first = Batches(stream(noise()), SETTINGS).train(0, 0)
     alone.train_step(crops.double(), first)
     assert together.keys() == found(alone).keys()
+    rounding = 1e-8 if parts == 1 else 1e-7  # of a gradient that is 0 and a sum of six parts
     for name, value in found(alone).items():
-        torch.testing.assert_close(together[name], value, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(together[name], value, rtol=1e-5, atol=rounding)
 
 
 def test_alone_it_is_ordinary_batch_norm() -> None:
