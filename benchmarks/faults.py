@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,17 @@ STUDY: dict[str, Any] = {
     "study": {"budgets": [2]},
     "ray": {"num_cpus": 2},
 }
-LEARNED = 0.6  # validation accuracy of the longer job
-LONGER = 40  # epochs: Ray takes a minute to see a new node
+# A job that has found the arrow at its end, and is long enough: Ray takes a minute to see a new node.
+LEARNING: dict[str, Any] = {
+    **{"name": "resized", "out": "run", "crops": {"size": 48, "crops_per_event": 4, "max_negatives": 100}},
+    "simulate": {"n_movies": 8, "frames": 60, "light": 16},
+    "pretrain": {
+        **{"preset": "unet-12s2", "batch": 64, "sharpness": 1.0, "steps_per_epoch": 30, "epochs": 10},
+        **{"val_batches": 16, "checkpoint_every": 20},
+    },
+    "study": {"budgets": [2]},
+}
+LEARNED = 0.6  # its accuracy on validation
 
 
 class Running:
@@ -95,13 +105,9 @@ class Running:
         return [child for child in self.children() if "RayTrainWorker" in " ".join(child.cmdline())]
 
 
-def kill_worker(running: Running) -> None:
-    running.workers()[-1].kill()
-
-
-def kill_other_worker(running: Running) -> None:
+def kill_worker(running: Running, number: int) -> None:
     """One of the two is rank 0, which writes log and checkpoints."""
-    running.workers()[0].kill()
+    running.workers()[number].kill()
 
 
 def kill_driver(running: Running) -> None:
@@ -141,8 +147,8 @@ def fill_disk_for_a_while(running: Running) -> None:
 
 # What is done, whether the job goes on by itself, and the exit status that it ends with otherwise.
 ROWS: dict[str, tuple[Callable[[Running], None], int]] = {
-    "worker killed": (kill_worker, 0),
-    "other worker killed": (kill_other_worker, 0),
+    "worker killed": (partial(kill_worker, number=-1), 0),
+    "other worker killed": (partial(kill_worker, number=0), 0),
     "driver killed": (kill_driver, -signal.SIGKILL),
     "all processes killed": (kill_everything, -signal.SIGKILL),
     "SIGTERM (preemption)": (terminate, 130),
@@ -239,8 +245,7 @@ def resized(folder: Path, workers: int) -> dict[str, Any]:
     node = cluster.add_node(num_cpus=1) if workers == 1 else None
     ray = {"address": cluster.address, "train_workers": [1, 2]}
     folder.mkdir()
-    longer = {**STUDY, "ray": ray, "pretrain": {**STUDY["pretrain"], "epochs": LONGER}}
-    (folder / "study.yaml").write_text(yaml.safe_dump(longer))  # a job of its own, from its movies on
+    (folder / "study.yaml").write_text(yaml.safe_dump({**LEARNING, "ray": ray}))  # from its movies on
     try:
         running = Running(folder)
         running.until(HARM_AT)
@@ -257,12 +262,13 @@ def resized(folder: Path, workers: int) -> dict[str, Any]:
     finally:
         cluster.shutdown()
     records = running.records()
-    steps = [record["step"] for record in records]
+    steps, settings = [record["step"] for record in records], LEARNING["pretrain"]
+    total = settings["epochs"] * settings["steps_per_epoch"]
     return {
         "at_step": before,
         "from_step": next(record["step"] for record in records if record["workers"] == workers),
         "seconds_to_resize": round(recovered, 1),
-        "every_step_once": steps == list(range(10, LONGER * 30 + 1, 10)),
+        "every_step_once": steps == list(range(10, total + 1, 10)),
         "val_arrow": records[-1]["val_arrow"],
         "learned": records[-1]["val_arrow"] > LEARNED,
     }

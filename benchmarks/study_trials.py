@@ -4,9 +4,9 @@
     python -m benchmarks.study_trials studies/hela.yaml runs/hela --trials 2000
 
 Runs the search of a study of pooled and linear heads from the features of a run folder, with a fresh MLflow
-store, and says where the time went: the wall clock, the seconds of a core that the workers computed, what
-Optuna needed to propose and MLflow to log, both on the driver. Outside: wall clock minus computing shared by
-the workers, by trial. Exits with 1 where that is more than 20 ms.
+store, and says where the time went: the wall clock once Ray is there, the seconds of a core that the workers
+computed, what Optuna needed to propose and MLflow to log, both on the driver. Outside: wall clock minus
+computing shared by the workers, by trial. Exits with 1 where that is more than 20 ms in any row.
 """
 
 from __future__ import annotations
@@ -69,12 +69,13 @@ def measure(config: JobConfig, run: Path, folder: Path) -> dict[str, Any]:
     told, proposed = Clock(), Clock()
     searcher.propose = proposed.around(searcher.propose)
     Tracker.children = told.around(Tracker.children)  # type: ignore[method-assign]
-    every = cells(config)
+    every, begun = cells(config), time.perf_counter()
     with (
         session(config.ray),
         job.reporter.task("trials", len(every) * config.study.trials, "trial") as progress,
     ):
         start = time.perf_counter()
+        started = start - begun
         with job.teller(progress, "trial", "val_ap") as tell:
             records = search(config, job.features, job.model, every, folder / "study", tell)
         wall = time.perf_counter() - start  # until MLflow has all of them
@@ -85,6 +86,7 @@ def measure(config: JobConfig, run: Path, folder: Path) -> dict[str, Any]:
         "cells": len(every),
         "together": config.study.together,
         "concurrent": workers,
+        "ray_start_s": started,
         "wall_s": wall,
         "trials_per_minute": 60 * len(records) / wall,
         "computed_s": computed,
@@ -107,7 +109,7 @@ def main() -> None:
             config = configured(given.study, given.run, given.trials, together)
             rows.append(measure(config, given.run, Path(name)))
     emit("study_trials", {"rows": rows})
-    sys.exit(min(row["outside_ms_per_trial"] for row in rows) > 20)
+    sys.exit(max(row["outside_ms_per_trial"] for row in rows) > 20)
 
 
 if __name__ == "__main__":

@@ -123,14 +123,14 @@ def report(
     out: Out = None,
     force: Force = None,
     progress: Progress = "rich",
-    tables: Annotated[bool, typer.Option("--tables", help="Print the published tables too.")] = False,
+    tables: Annotated[bool, typer.Option("--tables", help="Write and print the published tables.")] = False,
 ) -> None:
     """Tables, figures and the model, after the study."""
     folders = _job(study, out, force, "report", progress)
     if tables:
-        from tapray.report.variants import published_table, to_markdown
+        from tapray.report.variants import write_comparison
 
-        print(to_markdown(published_table(folders)), end="")
+        print((write_comparison(folders) / "published.md").read_text(), end="")
 
 
 @app.command()

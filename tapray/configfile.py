@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -178,7 +179,11 @@ def _anchor(path: Any, base: Path) -> str:
 
 def run_folder(config: JobConfig, out: Path | None) -> Path:
     """The run folder: the one asked for, the study's own, or runs/<name>, in the working directory."""
-    return out or (config.out if "out" in config.model_fields_set else Path("runs") / config.name)
+    folder = out or (config.out if "out" in config.model_fields_set else Path("runs") / config.name)
+    if re.match(r"[a-z][a-z0-9+]+:/", str(folder)):  # a path keeps one of the slashes of s3://
+        todo = "name a folder, and the address as 'mirror'"
+        raise UserError("is an address, not a folder", where=f"out: {folder}", todo=todo)
+    return folder
 
 
 def _variant(config: JobConfig, name: str) -> JobConfig:

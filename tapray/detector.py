@@ -46,16 +46,17 @@ def save_model(config: JobConfig, found: Results, study: Path, pretrained: Path,
     """
     run = best_run(found.results)
     init, head = Init(run["init"]), HeadKind(run["head"])
-    settings = settings_of(init, head, {key: value for key, value in run.items() if value == value})
+    own = {key: value for key, value in run.items() if value == value}
+    settings = settings_of(init, head, own, config.study.fixed)
     tensors = load_file(study / f"{run['work']}.safetensors")
-    own = {part: under(f"{run['seed']}.{part}", tensors) for part in ("head", "tap")}
+    weights = {part: under(f"{run['seed']}.{part}", tensors) for part in ("head", "tap")}
     with atomic_folder(folder) as beside:
         draw = draw_of(init, config, int(run["seed"]))
         encoder = build_encoder(init, draw, config.pretrain.preset, config.channels, pretrained)
-        if own["tap"]:
-            encoder.load_state_dict(own["tap"])
+        if weights["tap"]:
+            encoder.load_state_dict(weights["tap"])
         save_tap(encoder, beside / "encoder", intensity=config.crops.intensity)
-        save_file(own["head"], beside / "head.safetensors")
+        save_file(weights["head"], beside / "head.safetensors")
         facts = {"init": init, "head": head, "budget": int(run["budget"]), "seed": int(run["seed"])}
         shape = {"width": settings.width, "pooling": settings.pooling, "layer": settings.layer}
         scores = {"val_ap": run["val_ap"], "test_ap": run["ap"]}

@@ -45,6 +45,7 @@ class Annotation(Section):
     path: Location  # may hold {stem}, {name} and {parent} of the movie
     quality: tuple[str, ...] = ("certain",)  # event qualities that count; others are unknown ground
     exhaustive: bool | None = None  # every event is annotated; None: what the kind implies
+    overrules: bool = False  # its events and negatives take the place of what others say there
     # ctc_tracks: a track that ends inside the field without children is unknown ground, or a death
     ends: Literal["unknown", "death"] = "unknown"
     frame_tolerance: int = Field(0, ge=0)  # an event may lie so many frames earlier or later

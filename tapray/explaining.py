@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from tapray.config import Init, Layer, Role
+from tapray.config import Init, Role
 from tapray.context import Job
 from tapray.crops.collect import Inputs
 from tapray.distributed.aside import aside
@@ -27,7 +27,7 @@ from tapray.model.weights import load_tap
 from tapray.report.explain import Insets, enlarged, overlay_figure, write_movies
 from tapray.report.maps import colours_figure, crop_map_figure
 from tapray.report.tables import write_csv
-from tapray.study.store import FeatureStore
+from tapray.study.store import FeatureStore, layers
 
 COLUMNS = ["part", "net", "way", "metric", "value", "low", "high"]
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
@@ -92,24 +92,26 @@ class Look:
             yield pd.concat([table, same]).assign(way=way)
 
     def pictures(self, net: TapNet, seen: Seen, folder: Path, role: Role) -> list[Path]:
-        """The pair that shows most events: its regions, as picture and table, and its features as colours."""
+        """The pair that shows most events: its regions by each way, as picture and table, and its features as
+        colours.
+        """
         stretch, own, stride = self.stretches[0], seen.maps["tap"], net.backbone.stride
         t, frames = stretch.first + seen.number, seen.frames
         size = self.inputs.config.crops.size // net.backbone.divisor * net.backbone.divisor
         maps = {way: enlarged(own[way][seen.number][None], stretch.shape, stride)[0] for way in WAYS}
-        regions = strongest_regions(own["evidence"][seen.number], size, stride)
-        others = _others(net, frames, regions, size)
-        insets = Insets.around(regions, size, grey(frames), maps, others)
         events = shown(stretch.events, t, stretch.delta)
-        where = f"{stretch.region.movie}, t = {t}"
-        title = f"{role.value} part, {where}: the regions that stand out (boxes), annotated events (circles)"
-        path = folder / f"attribution_{role.value}.png"
-        overlay_figure(grey(frames), maps["evidence"], regions, insets, events, title, path)
-        r = stretch.region
-        table = regions.assign(movie=r.movie, t=t, y=regions["y"] + r.top, x=regions["x"] + r.left)
+        r, where, paths = stretch.region, f"{stretch.region.movie}, t = {t}", list[Path]()
+        for way in WAYS:
+            regions = strongest_regions(own[way][seen.number], size, stride)
+            insets = Insets.around(regions, size, grey(frames), maps, _others(net, frames, regions, size))
+            title = f"{role.value} part, {where}: where {way} stands out (boxes), annotated events (circles)"
+            path = folder / f"{way}_{role.value}.png"
+            paths.append(overlay_figure(grey(frames), maps[way], regions, insets, events, title, path))
+            table = regions.assign(movie=r.movie, t=t, y=regions["y"] + r.top, x=regions["x"] + r.left)
+            paths.append(write_csv(table, path.with_suffix(".csv")))
         beside = folder / f"features_{role.value}.png"
         colours_figure(grey(frames)[0], as_colours(seen.features), where, beside)
-        return [path, write_csv(table, path.with_suffix(".csv")), beside]
+        return [*paths, beside]
 
     def films(self, net: TapNet, seen: Seen, folder: Path) -> list[Path]:
         """The first stretch as a movie."""
@@ -150,7 +152,7 @@ def _crop_map(job: Job) -> Callable[[Path], Sequence[Path]]:
     if len(test) < FEWEST or Init.TAP not in job.config.study.inits:
         return lambda _: []
     rows = torch.from_numpy(test.index.to_numpy(copy=True))
-    features = store.features(Init.TAP, 0, Layer.PROJECTION)[rows].numpy()
+    features = store.features(Init.TAP, 0, layers(job.config.study)[0])[rows].numpy()
     made = aside(crop_map, features, job.config.seed)
 
     def draw(target: Path) -> Sequence[Path]:

@@ -52,8 +52,8 @@ def errors(job: Job) -> dict[str, Any]:
     for head in heads:
         runs = [run for key, run in job.results.predictions.items() if _same(key, best) and key[1] == head]
         predicted = np.stack([_event(run) >= run["threshold"] for run in runs])
-        truth, blocks = runs[0]["labels"] > 0, runs[0]["blocks"]
-        table = error_table(facts, truth, predicted, blocks, size, np.random.default_rng(0))
+        truth, units = runs[0]["labels"] > 0, (runs[0]["blocks"], runs[0]["groups"])
+        table = error_table(facts, truth, predicted, *units, size, np.random.default_rng(0))
         tables.append(table.assign(init=best["init"], head=head, budget=best["budget"]))
         paths += pictures.over_time(table, head, target / f"over_time_{head}.png")
         paths += pictures.by_surroundings(table, head, target / f"surroundings_{head}.png")

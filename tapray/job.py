@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -117,8 +118,9 @@ def _run_stages(
             for name in todo:
                 reporter.stage(name)
                 folder.begin(name, keys[name])
+                start = time.monotonic()
                 facts = STAGES[name].work(job)
-                folder.mark_done(name, keys[name], **facts)
+                folder.mark_done(name, keys[name], seconds=round(time.monotonic() - start, 1), **facts)
     except BaseException as error:
         tracker.abandon(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
@@ -174,7 +176,7 @@ def _files(config: JobConfig) -> str:
     paths = [
         path for movie in config.movies for path in (movie.path, *(note.path for note in movie.annotations))
     ]
-    weights = [] if config.pretrain.weights is None else [config.pretrain.weights]
+    weights = [path for path in (config.pretrain.weights, config.study.imagenet) if path is not None]
     return content_hash([state(path) for path in [*paths, *weights]])
 
 

@@ -129,11 +129,15 @@ class RunFolder:
             self.forget(name)
             atomic_write(note, key)
 
-    def mark_done(self, name: str, key: str, **facts: Any) -> None:
-        """Notes that the stage is finished, with facts for the stages and reports after it."""
+    def mark_done(self, name: str, key: str, *, seconds: float | None = None, **facts: Any) -> None:
+        """Notes that the stage is finished, with facts for the stages and reports after it.
+
+        Args:
+            seconds: that it took, since it was last begun.
+        """
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         made = {"finished": finished, "command": redact(shlex.join(sys.argv)), "git_commit": git_commit()}
-        record = {"key": key, **made, "versions": versions(), "facts": _plain(facts)}
+        record = {"key": key, **made, "seconds": seconds, "versions": versions(), "facts": _plain(facts)}
         atomic_write(self.stage(name) / "done.json", json.dumps(record, indent=2) + "\n")
 
     def forget(self, name: str) -> None:

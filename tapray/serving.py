@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tapray.detector import Detector, load_model
+from tapray.model.dense import halo
 from tapray.study.fit import in_batches
 
 
@@ -20,14 +21,27 @@ class Served:
         self._detector = detector
 
     def predict(self, pairs: NDArray[np.float32], params: Any = None) -> NDArray[np.float64]:
-        """(n, K) probabilities of normalised crop pairs (n, 2, size, size) or (n, 2, C, size, size)."""
-        own = self._detector
+        """(n, K) probabilities of normalised crop pairs (n, 2, side, side) or (n, 2, C, side, side).
+
+        side is that of the crops, with `margin` around them where features are those of whole frames.
+        """
+        own, around = self._detector, margin(self._detector) // self._detector.encoder.backbone.stride
 
         def logits(some: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = own.head(own.head.front(own.encoder.features(some, own.layer)))
+            dense = own.encoder.features(some, own.layer)
+            inner = slice(around, dense.shape[-1] - around)
+            found: torch.Tensor = own.head(own.head.front(dense[..., inner, inner]))
             return found
 
         return own.calibration.apply(in_batches(logits, np.asarray(pairs, np.float32)).double().numpy())
+
+
+def margin(detector: Detector) -> int:
+    """Pixels around a crop that a model needs: where it was made for features of whole frames, their halo."""
+    if detector.crops.features == "crop":
+        return 0
+    divisor = detector.encoder.backbone.divisor
+    return -(-halo(detector.encoder.preset) // divisor) * divisor
 
 
 def _load_pyfunc(path: str) -> Served:
@@ -37,6 +51,6 @@ def _load_pyfunc(path: str) -> Served:
 
 def example(detector: Detector) -> NDArray[np.float32]:
     """Two crop pairs of noise, of the shape that the model takes."""
-    channels, size = detector.encoder.channels, detector.crops.size
-    shape = (2, 2, size, size) if channels == 1 else (2, 2, channels, size, size)
+    channels, side = detector.encoder.channels, detector.crops.size + 2 * margin(detector)
+    shape = (2, 2, side, side) if channels == 1 else (2, 2, channels, side, side)
     return np.random.default_rng(0).random(shape, np.float32)

@@ -167,7 +167,8 @@ def report(job: Job) -> dict[str, Any]:
     target = job.folder.stage("report")
     stages = {name: job.folder.stage(name) for name in LOOKED}
     tables = (found.results, found.trials, found.predictions)
-    paths = write_report(target, *tables, audit, job.history, stages, job.folder.about(config))
+    about, counts = job.folder.about(config), job.folder.facts("shard")["counts"]
+    paths = write_report(target, *tables, audit, job.history, stages, about, name=config.name, counts=counts)
     model = save_model(config, found, job.study, job.model, job.folder.stage("model"))
     if choice := choose_threshold(load_model(model), job.inputs, job.reporter):
         set_threshold(model, choice.threshold, choice.as_dict())

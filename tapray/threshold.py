@@ -19,7 +19,6 @@ from tapray.crops.draw import Region
 from tapray.data.places import Places, make_table, near
 from tapray.detector import Detector
 from tapray.predict import find_events, scan
-from tapray.study.metrics import best_f1_threshold
 
 LEAST = 0.02  # places that are less probable than this are no candidates
 MOST_PAIRS = 64  # frame pairs of a region that are searched: those with most events
@@ -43,7 +42,7 @@ class Choice:
 
 
 def choose_threshold(detector: Detector, inputs: Inputs, reporter: Reporter) -> Choice | None:
-    """The threshold of highest F1 over events; None where the validation part holds no event to be found."""
+    """The threshold of highest F1 over events; None where none is found in the validation part."""
     candidate = replace(detector, threshold=LEAST)
     probabilities, labels = [np.empty(0)], [np.empty(0, np.int64)]
     for region in inputs.regions_of(Role.VAL):
@@ -59,11 +58,32 @@ def choose_threshold(detector: Detector, inputs: Inputs, reporter: Reporter) -> 
         probabilities.append(own)
         labels.append(truth)
     p, label = np.concatenate(probabilities), np.concatenate(labels)
-    if not label.any():
+    events = label == 1
+    if not (events & (p > 0)).any():
+        if events.any():
+            n = int(events.sum())
+            reporter.warn(f"a search finds none of the {n} events of the validation part: look at its crops")
         return None
-    threshold = best_f1_threshold(np.column_stack([1 - p, p]), label)
-    named, events = p >= threshold, label == 1
+    threshold = best_threshold(p, events)
+    named = p >= threshold
     return Choice(threshold, int(events.sum()), int((named & events).sum()), int((named & ~events).sum()))
+
+
+def best_threshold(p: NDArray[np.float64], events: NDArray[np.bool_]) -> float:
+    """The threshold of highest F1 over events, of those that name something that was found.
+
+    It lies half-way between the lowest probability that is named and the next one below, or LEAST.
+
+    Args:
+        p: (n,) probabilities, 0 of events that no threshold can name; events: (n,) which are events.
+    """
+    steps = np.unique(p[p > 0])
+    named = p >= steps[:, None]
+    f1 = 2 * (named & events).sum(axis=1) / (named.sum(axis=1) + events.sum())
+    best = int(f1.argmax())
+    below = steps[best - 1] if best else LEAST
+    middle = (steps[best] + below) / 2
+    return float(middle if middle > below else steps[best])  # neighbouring floats have no middle
 
 
 def densest(region: Region, table: pd.DataFrame, delta: int) -> Region:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 IDENTITY = "tapray.identity"  # tag: what a run is looked up by
 NONFINITE = "tapray.nonfinite"  # tag: metrics of which a value was not finite and was left out
+CONTENT = "tapray.content"  # tag: hash of what is logged of a run that is over
 CHANGED = "tapray.changed"  # tag: parameters that a continued run has with another value
 Tags = Mapping[str, str]
 Records = Iterable[Mapping[str, Any]]
@@ -58,6 +59,22 @@ class Finished:
     tags: Tags
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
+
+    @property
+    def content(self) -> str:
+        """Hash of what it says but for the time it took."""
+        metrics = {key: value for key, value in self.metrics.items() if key != "seconds"}
+        told = json.dumps([self.status, self.params, metrics], sort_keys=True, default=str)
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A run that the store has."""
+
+    run_id: str
+    status: str
+    content: str
 
 
 @dataclass(frozen=True)
@@ -118,32 +135,45 @@ class Tracker:
     def children(self, parent: str, runs: Sequence[Finished]) -> None:
         """Logs runs that are over, nested in `parent`, in three calls each; those that are there are left.
 
-        So a continued study may give all that it has. A run that was logged in part is logged again.
+        So a continued study may give all that it has. A run that was logged in part is logged again, and one
+        that says something else, of a study that was run anew, takes the place of the one there.
         """
         known = self._known_children(parent)
-        for run in (run for run in runs if known.get(run.identity, ("", ""))[1] != run.status):
-            run_id = known.get(run.identity, ("", ""))[0]
-            if not run_id:
-                tags = {**run.tags, IDENTITY: run.identity, _PARENT: parent}
-                created = self._client.create_run(self.experiment_id, run_name=run.name, tags=tags)
-                run_id = str(created.info.run_id)
+        for run in runs:
+            there = known.get(run.identity)
+            if there and (there.status, there.content) == (run.status, run.content):
+                continue
+            if there and there.content not in ("", run.content):
+                self._client.delete_run(there.run_id)
+                there = None
+            run_id = there.run_id if there else self._made(run, parent)
             self._log(run_id, [(key, 0, value) for key, value in run.metrics.items()], run.params)
             self.finish(run_id, run.status)
-            known[run.identity] = run_id, run.status
+            known[run.identity] = _Child(run_id, run.status, run.content)
 
-    def _known_children(self, parent: str) -> dict[str, tuple[str, str]]:
-        """Id and status of the runs nested in a run, by identity; asked of the store once."""
+    def _made(self, run: Finished, parent: str) -> str:
+        tags = {**run.tags, IDENTITY: run.identity, CONTENT: run.content, _PARENT: parent}
+        made = self._client.create_run(self.experiment_id, run_name=run.name, tags=tags)
+        return str(made.info.run_id)
+
+    def _known_children(self, parent: str) -> dict[str, _Child]:
+        """The runs nested in a run, by identity; asked of the store once."""
         if parent not in self._families:
-            query, token, found = f"tags.`{_PARENT}` = '{parent}'", None, dict[str, tuple[str, str]]()
+            query, token, found = f"tags.`{_PARENT}` = '{parent}'", None, dict[str, _Child]()
             while token is None or token:
                 page = self._client.search_runs([self.experiment_id], query, page_token=token)
-                found |= {run.data.tags[IDENTITY]: (run.info.run_id, run.info.status) for run in page}
+                found |= {
+                    run.data.tags[IDENTITY]: _Child(
+                        run.info.run_id, run.info.status, run.data.tags.get(CONTENT, "")
+                    )
+                    for run in page
+                }
                 token = page.token or ""
             self._families[parent] = found
         return self._families[parent]
 
     @cached_property
-    def _families(self) -> dict[str, dict[str, tuple[str, str]]]:
+    def _families(self) -> dict[str, dict[str, _Child]]:
         return {}
 
     def params(self, run_id: str, params: Mapping[str, Any]) -> None:

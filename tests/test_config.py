@@ -106,6 +106,16 @@ def test_what_is_no_configuration(content: bytes, says: str, tmp_path: Path) -> 
     assert str(path) in str(raised.value)
 
 
+def test_a_run_folder_is_no_address(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: a\nsimulate: {}\n")
+    with pytest.raises(UserError, match=r"out: s3:/bucket/run: is an address, not a folder"):
+        load_config(path, Path("s3://bucket/run"))
+    path.write_text("name: a\nsimulate: {}\nout: s3://bucket/run\n")
+    with pytest.raises(UserError, match="name a folder, and the address as 'mirror'"):
+        load_config(path)
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "studies" / "study.yaml"
     path.parent.mkdir()

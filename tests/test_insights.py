@@ -58,7 +58,9 @@ def test_attribution_is_of_both_nets_on_both_parts(tiny_job: Path) -> None:
     movie = tifffile.imread(folder / "attribution.tif")
     assert movie.dtype == np.uint8
     assert movie.shape[1:] == (128, 128)
-    assert len(pd.read_csv(folder / "attribution_test.csv")) <= INSETS
+    for way in WAYS:
+        assert len(pd.read_csv(folder / f"{way}_test.csv")) <= INSETS
+        assert (folder / f"{way}_train.png").stat().st_size > 10_000
     with Image.open(folder / "attribution.gif") as film:
         assert getattr(film, "n_frames", 1) == len(movie)
 

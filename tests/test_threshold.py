@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tapray.config import CropConfig
 from tapray.crops.draw import Region
 from tapray.data.places import Places, make_table, merge
-from tapray.threshold import MOST_PAIRS, densest, events_in, judged, match
+from tapray.threshold import LEAST, MOST_PAIRS, best_threshold, densest, events_in, judged, match
 
 CROPS = CropConfig(size=40, margin=2)
 REGION = Region("m", 10, 40, 0, 50, 200, 250)
@@ -61,6 +61,15 @@ def test_nothing_found_is_every_event_missed() -> None:
     probability, label = judged(named(), places(exhaustive=True), REGION, CROPS)
     assert probability.tolist() == [0, 0]
     assert label.tolist() == [1, 1]
+
+
+def test_what_was_not_found_is_named_by_no_threshold() -> None:
+    p, events = np.array([0.0, 0.0, 0.0, 0.3, 0.6, 0.9]), np.array([1, 1, 1, 1, 0, 1]) > 0
+    threshold = best_threshold(p, events)
+    assert threshold == pytest.approx((0.3 + LEAST) / 2)  # and not 0, which would name what was not found
+    assert best_threshold(np.array([0.0, 0.3]), np.array([True, True])) == pytest.approx((0.3 + LEAST) / 2)
+    near = np.array([0.5, np.nextafter(0.5, 1)])
+    assert best_threshold(near, np.array([False, True])) == near[1]
 
 
 @given(

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +266,12 @@ def test_finished_children_are_logged_once_and_whole(tracker: Tracker) -> None:
     assert found[3].info.run_id == half.info.run_id
     assert found[0].info.run_name == "trial 0"
     assert found[0].data.tags["kind"] == "trial"
+    anew = [replace(runs[0], metrics={"ap": 0.9, "seconds": 1.0}), replace(runs[1], metrics={"ap": 0.25})]
+    Tracker(tracker.uri, tracker.experiment_id).children(parent, anew)  # a study that was run anew
+    left = tracker._client.search_runs([tracker.experiment_id], query)
+    assert sorted(run.data.metrics["ap"] for run in left) == [0.25, 0.5, 0.75, 0.9]
+    slower = [replace(anew[0], metrics={"ap": 0.9, "seconds": 2.0})]
+    Tracker(tracker.uri, tracker.experiment_id).children(parent, slower)
+    assert {run.info.run_id for run in left} == {
+        run.info.run_id for run in tracker._client.search_runs([tracker.experiment_id], query)
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,20 @@ def test_the_tables_lie_beside_the_runs(folders: list[Path]) -> None:
     assert target == folders[0].parent / "tables"
     names = {"published.csv", "published.md", "published.tex", "inflation.csv"}
     assert {path.name for path in target.iterdir()} == names
+    alone = write_comparison(folders[:1])
+    assert alone == folders[0] / "tables"
+    assert {path.name for path in alone.iterdir()} == names - {"inflation.csv"}
+
+
+def test_variants_that_no_column_tells_apart_are_named(folders: list[Path]) -> None:
+    other = folders[0].with_name("longer")
+    shutil.copytree(folders[0], other)
+    table = published_table([*folders, other])
+    assert table["variant"].tolist().count("longer") == 2
+    assert table["n_seeds"].tolist() == [3] * 6
+    assert "| longer | movie | 48 |" in to_markdown(table)
+    assert to_latex(table).startswith(r"\begin{tabular}{lllllllr")
+    assert inflation_table([*folders, other]).empty  # which of two is the leaky one's other side?
 
 
 @pytest.mark.slow

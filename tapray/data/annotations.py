@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tapray.config import Annotation, AnnotationKind, MovieEntry
 from tapray.data.masks import draw_discs, open_masks, read_event_masks, read_masks
 from tapray.data.movies import Movie
-from tapray.data.places import PLACE_COLUMNS, Places, merge, no_places
+from tapray.data.places import PLACE_COLUMNS, Places, merge, near, no_places
 from tapray.data.tables import read_division_table, read_event_table, read_track_table
 from tapray.data.tracks import read_tracks
 
@@ -46,11 +46,12 @@ READERS: dict[AnnotationKind, Reader] = {
 def read_places(entry: MovieEntry, movie: Movie) -> Places:
     """All annotations of an entry as one table; see `places.merge` for places that two of them name.
 
-    Beside event masks, tracks give negatives only: the masks say where the events are. The whole is
-    exhaustive if an annotation is whose events count. Raises UserError, naming the file, for every fault.
+    Beside event masks, tracks give negatives only: the masks say where the events are. What lies near an
+    event or negative of an annotation that overrules is dropped from the others. The whole is exhaustive if
+    an annotation is whose events count. Raises UserError, naming the file, for every fault.
     """
     has_masks = any(a.kind is AnnotationKind.EVENT_MASKS for a in entry.annotations)
-    tables, exhaustive = [no_places()], False
+    tables, exhaustive, rules = [no_places()], False, no_places()
     for annotation in entry.annotations:
         reader = READERS[annotation.kind]
         table = reader.read(annotation, entry.name, movie).assign(
@@ -59,9 +60,13 @@ def read_places(entry: MovieEntry, movie: Movie) -> Places:
         if has_masks and annotation.kind is AnnotationKind.CTC_TRACKS:
             tables.append(table[table["kind"] == "negative"])
             continue
-        tables.append(table)
         exhaustive |= reader.exhaustive if annotation.exhaustive is None else annotation.exhaustive
-    return Places(merge(tables), exhaustive)
+        if annotation.overrules:
+            rules = pd.concat([rules, table[table["kind"] != "unknown"]])
+        else:
+            tables.append(table)
+    left = [table[~near(table, rules)] for table in tables]
+    return Places(merge([rules, *left]), exhaustive)
 
 
 def render_event_masks(places: Places, shape: tuple[int, int, int]) -> MaskReader:
@@ -80,12 +85,13 @@ def open_instance_masks(entry: MovieEntry, movie: Movie) -> Movie | None:
 
 
 def open_event_masks(entry: MovieEntry, movie: Movie, places: Places) -> MaskReader:
-    """The event masks of an entry as they were annotated or, where none were, drawn from its places.
+    """The event masks of an entry as they were annotated, or drawn from its places where none were or
+    another annotation overrules them.
 
     Of several event mask annotations the highest value counts. Raises UserError for damaged files.
     """
     annotated = [a for a in entry.annotations if a.kind is AnnotationKind.EVENT_MASKS]
-    if not annotated:
+    if not annotated or any(a.overrules for a in entry.annotations):
         return render_event_masks(places, movie.shape)
     masks = [open_masks(annotation, movie) for annotation in annotated]
 

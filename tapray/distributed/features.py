@@ -29,6 +29,7 @@ from tapray.study.features import Encoder, embedded, encoders
 from tapray.study.store import frames_used
 
 FRAMES = 4  # of a movie that are embedded at a time
+RECIPE = 1  # of the code: another one where the same net gives other features, which the cache must not have
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,12 @@ def write_features(
     shapes = {array.key: array.shape for array in arrays}
     if anew:
         cache.drop(shapes)
-    with cache.filling(shapes) as blanks:
-        todo = [array for array in arrays if array.key in blanks]
-        _compute(sources, index, todo, blanks, reporter)
-    cache.used(shapes)
+    with cache.held(shapes):
+        with cache.filling(shapes) as blanks:
+            todo = [array for array in arrays if array.key in blanks]
+            _compute(sources, index, todo, blanks, reporter)
+        cache.used(shapes)
+        total = sum(cache.path(array.key).stat().st_size for array in arrays)
     cut = {
         name: (one.shape(config.crops.size, config.channels)[-1], one.net.backbone.stride)
         for name, one in made.items()
@@ -86,14 +89,13 @@ def write_features(
         told = {array.name: os.path.relpath(cache.path(array.key), folder) for array in arrays}
         (beside / "arrays.json").write_text(json.dumps({"arrays": told, "cut": cut}, indent=1))
         write_table(pa.Table.from_pandas(index), beside / "index.parquet")
-    total = sum(cache.path(array.key).stat().st_size for array in arrays)
     return {"cached": len(arrays) - len(blanks), "computed": len(blanks), "bytes": total}
 
 
 def _arrays(sources: Sources, index: pd.DataFrame, made: Mapping[str, Encoder]) -> Iterator[_Array]:
     config, movies = sources.config, json.loads((sources.shards / "manifest.json").read_text())["movies"]
     for name, encoder in made.items():
-        hashed = [sources.digest, config.crops.intensity, encoder.digest]
+        hashed = [RECIPE, sources.digest, config.crops.intensity, encoder.digest]
         shape = encoder.shape(config.crops.size, config.channels)
         if encoder.net is None:
             yield _Array(name, content_hash(hashed)[:32], (len(index), *shape), name)
@@ -105,7 +107,7 @@ def _arrays(sources: Sources, index: pd.DataFrame, made: Mapping[str, Encoder]) 
             whole = (len(used), shape[-3], *places)
             # Of the movie and its frames, and not of the labels: other labels of the same frames share them.
             pixels = [facts[key] for key in ("sha256", "axes", "picks")]
-            key = content_hash([pixels, used.tolist(), config.crops.intensity, encoder.digest])[:32]
+            key = content_hash([RECIPE, pixels, used.tolist(), *hashed[2:]])[:32]
             yield _Array(f"{name}/{movie}", key, whole, name, str(movie))
 
 

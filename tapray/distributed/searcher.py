@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import islice, product
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from tapray.config import STARTUP, JobConfig
 from tapray.study.cells import Cell, together
+from tapray.study.results import parted
 from tapray.study.space import Axis, Choice, Range, Space, first, space
 
 Record = dict[str, Any]
@@ -112,12 +113,18 @@ class CellSearch(Searcher):
     the same time.
 
     Args:
-        records: of the trials that an interrupted study has finished.
+        records: of the trials that are finished; lost: names of trials that are run by themselves.
     """
 
-    def __init__(self, config: JobConfig, cells: Sequence[Cell], records: Sequence[Record]) -> None:
+    def __init__(
+        self,
+        config: JobConfig,
+        cells: Sequence[Cell],
+        records: Sequence[Record],
+        lost: Set[str] = frozenset(),
+    ) -> None:
         super().__init__(metric="val_ap", mode="max")
-        self._config = config
+        self._config, self._lost, self._stopped = config, lost, set[Cell]()
         self._known: dict[Cell, dict[int, Record]] = {cell: {} for cell in cells}
         for record in records:
             self._known[Cell.of(record)][record["trial"]] = record
@@ -147,7 +154,7 @@ class CellSearch(Searcher):
     def _fill(self, cell: Cell) -> None:
         """Proposes the cell's next settings, if all before them are known."""
         known, study = self._known[cell], self._config.study
-        if self._ready[cell] or any(busy == cell for busy, _ in self._busy.values()):
+        if cell in self._stopped or self._ready[cell] or any(busy == cell for busy, _ in self._busy.values()):
             return
         whole = next((n for n in range(study.trials) if n not in known), study.trials)
         begin = whole // study.together * study.together
@@ -160,15 +167,19 @@ class CellSearch(Searcher):
             if begin + n not in known
         ]
         size = together(self._config, cell)
-        self._ready[cell] = [left[n : n + size] for n in range(0, len(left), size)]
+        works = [left[n : n + size] for n in range(0, len(left), size)]
+        self._ready[cell] = [part for work in works for part in parted("trial", work, self._lost)]
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Learns from a finished work; of one that failed as a whole, that its trials did."""
-        cell, work = self._busy.pop(trial_id)
-        records = [{**each, "status": "failed"} for each in work]
-        if result is not None and not error:
-            records = json.loads(result["records"])
-        for record in records:
+        """Learns from a finished work; a cell of which one failed as a whole proposes nothing more.
+
+        Whether its trials failed, or were lost and are run again, is not known here: the next search knows.
+        """
+        cell, _ = self._busy.pop(trial_id)
+        if result is None or error:
+            self._stopped.add(cell)
+            return
+        for record in json.loads(result["records"]):
             self._known[cell][record["trial"]] = record

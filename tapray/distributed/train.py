@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from tapray.pretrain.checkpoints import Checkpoints
 from tapray.pretrain.frames import open_stream
 from tapray.pretrain.loop import Team, result, run
 from tapray.pretrain.trainer import MEMORY, Trainer, trained
+
+# Seconds that workers have to find room. A cluster that scales itself has to start machines; any number of
+# workers starts where there is room already, and looks again when a node that Ray counted (for 15 s) is dead.
+_ROOM, _ROOM_ELASTIC = "900", "30"
 
 
 def pretrain(
@@ -59,7 +64,9 @@ def pretrain(
         "log": str(log.resolve()),
     }
     least, most = config.ray.workers
-    workers: Any = most if least == most else (least, most)  # Ray's types are those of Train V1
+    elastic = least < most
+    workers: Any = (least, most) if elastic else most  # Ray's types are those of Train V1
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = _ROOM_ELASTIC if elastic else _ROOM
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config=loop,

@@ -2,8 +2,8 @@
 
 What Tune runs is a work: some trials or runs of a cell, trained together. Every finished work leaves one
 JSON file, written by its worker; what is there already is not run again, so a study that was interrupted
-continues. A work that fails is tried once more, one trial after the other; of a trial that fails again the
-file says so, and the study goes on.
+continues. A work that fails is tried once more, then one trial after the other; of a trial that fails again
+the file says so, and the study goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tapray.distributed.searcher import CellSearch
 from tapray.distributed.signals import interruptible
 from tapray.errors import UserError, first_line
 from tapray.study.cells import Cell, seeds_together
-from tapray.study.results import Kind, read_records, work_name
+from tapray.study.results import Kind, parted, read_records, work_name
 from tapray.study.runner import Places, failure, run_trials
 from tapray.study.space import space
 
@@ -47,12 +47,13 @@ def search(
 
     Raises:
         KeyboardInterrupt: the search was interrupted; called again it continues.
+        UserError: a disk or file server was away.
     """
-    known = read_records(folder, "trial")
-    searcher, heard = CellSearch(config, cells, known), len(known)
-    if samples := searcher.missing:
-        heard += _tune(config, store, model, folder, {}, searcher, samples, on_result)
-    return _complete(folder, "trial", len(cells) * config.study.trials, heard)
+    places = Places(store.resolve(), model.resolve(), folder.resolve())
+    known, lost = read_records(folder, "trial"), set[str]()
+    while samples := (searcher := CellSearch(config, cells, known, lost)).missing:
+        known += _tune(config, places, {}, searcher, samples, lost, on_result)
+    return _complete(folder, "trial", len(cells) * config.study.trials)
 
 
 def final_runs(
@@ -66,10 +67,10 @@ def final_runs(
     """Runs every chosen setting on every seed, once; returns one record per run.
 
     Raises:
-        KeyboardInterrupt: as `search`. UserError: no run is left that can be kept as a model.
+        KeyboardInterrupt, UserError: as `search`. UserError too: no run is left that can be kept as a model.
     """
-    known = read_records(folder, "run")
-    done, heard = {work_name("run", record) for record in known}, len(known)
+    places = Places(store.resolve(), model.resolve(), folder.resolve())
+    known, lost = read_records(folder, "run"), set[str]()
     works = [
         [
             {"init": cell.init.value, "head": cell.head.value, "budget": cell.budget, "seed": seed, **params}
@@ -78,11 +79,17 @@ def final_runs(
         for cell, params in chosen.items()
         for seeds in seeds_together(config, cell)
     ]
-    if missing := [work for work in works if work_name("run", work[0]) not in done]:
-        heard += _tune(config, store, model, folder, {"work": tune.grid_search(missing)}, None, 1, on_result)
-    records = _complete(folder, "run", sum(map(len, works)), heard)
+    while missing := _missing(works, {work_name("run", record) for record in known}, lost):
+        known += _tune(config, places, {"work": tune.grid_search(missing)}, None, 1, lost, on_result)
+    records = _complete(folder, "run", sum(map(len, works)))
     _check(records)
     return records
+
+
+def _missing(works: Sequence[list[Record]], done: Set[str], lost: Set[str]) -> list[list[Record]]:
+    """What is left of works; those that were lost once, each run by itself."""
+    left = [[each for each in work if work_name("run", each) not in done] for work in works]
+    return [part for work in left for part in parted("run", work, lost)]
 
 
 def choose(config: JobConfig, trials: Sequence[Record], cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
@@ -119,14 +126,13 @@ def _check(records: Sequence[Record]) -> None:
         raise UserError(f"every trial failed ({error})", where="study", todo=todo)
 
 
-def _complete(folder: Path, kind: Kind, n: int, heard: int) -> list[Record]:
-    """The records of all n runs; heard: of how many this process knows, fewer where Ctrl-C has stopped Tune.
-
-    Of those that other machines have written, a file server may list the last ones late.
+def _complete(folder: Path, kind: Kind, n: int) -> list[Record]:
+    """The records of all n runs. Of those that other machines have written, a file server may list the last
+    ones late.
     """
     deadline = time.monotonic() + LISTED_S
     while len(records := read_records(folder, kind)) < n:
-        if heard < n or time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             raise KeyboardInterrupt
         time.sleep(1)
     return records
@@ -134,16 +140,18 @@ def _complete(folder: Path, kind: Kind, n: int, heard: int) -> list[Record]:
 
 def _tune(
     config: JobConfig,
-    store: Path,
-    model: Path,
-    folder: Path,
+    places: Places,
     param_space: dict[str, Any],
     searcher: Searcher | None,
     samples: int,
+    lost: set[str],
     on_result: OnResult,
-) -> int:
-    """Runs works; returns of how many trials or runs it heard."""
-    places = Places(store.resolve(), model.resolve(), folder.resolve())
+) -> list[Record]:
+    """Runs works; returns their records.
+
+    Args:
+        lost: the names of those whose worker died, also before; they have no record the first time.
+    """
     trainable = tune.with_parameters(_work, job=for_workers(config), places=places)
     told = _Tell(on_result)
     tuner = tune.Tuner(
@@ -159,7 +167,7 @@ def _tune(
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str((folder / "ray").resolve()),
+            storage_path=str((places.records / "ray").resolve()),
             verbose=0,
             callbacks=[told],
             failure_config=tune.FailureConfig(max_failures=1),
@@ -168,16 +176,35 @@ def _tune(
     try:
         with interruptible():
             tuner.fit()
-        lost = [error for failed in told.failed if (error := _lost(failed))]
-        for failed in told.failed:
-            if not _lost(failed):
-                told.heard += _record_failure(folder, failed, on_result)
-        if lost:
-            what = f"trials were lost with their workers ({len(lost)} works; {first_line(lost[0])})"
-            raise UserError(what, where="study", todo="run the same command again: they are done then")
+        failed = [(trial.config["work"], _error(trial)) for trial in told.failed]
+        away = [error for work, error in failed if not _settled(places.records, work, error, lost, told)]
     finally:
-        shutil.rmtree(folder / "ray", ignore_errors=True)  # Tune's own state: the records say it all
+        shutil.rmtree(places.records / "ray", ignore_errors=True)  # Tune's state: the records say it all
+    if away:
+        what = f"trials could not read or write their files ({len(away)} works; {first_line(away[0])})"
+        raise UserError(what, where="study", todo="run the same command again: they are done then")
+    if not told.heard and not told.failed:
+        raise KeyboardInterrupt  # Tune was told to stop
     return told.heard
+
+
+def _settled(folder: Path, work: list[Record], error: BaseException, lost: set[str], told: _Tell) -> bool:
+    """Records a work that failed as a whole; False where no trial is at fault: a disk or file was away.
+
+    A worker dies of what a trial does (memory) or of what others do. So its trials are run once more, each by
+    itself; only one whose worker dies then too has failed.
+    """
+    if isinstance(error, OSError):
+        return False
+    kind: Kind = "trial" if "trial" in work[0] else "run"
+    names = {work_name(kind, each) for each in work}
+    if isinstance(error, ray.exceptions.RayError) and not names <= lost:
+        lost |= names
+        return True
+    records = [failure(each, error) for each in work]
+    atomic_write(folder / f"{work_name(kind, work[0])}.json", json.dumps(records))
+    told.say(records)
+    return True
 
 
 class _Tell(tune.Callback):
@@ -185,19 +212,22 @@ class _Tell(tune.Callback):
 
     def __init__(self, on_result: OnResult) -> None:
         self._on_result = on_result
-        self.failed: list[Any] = []
-        self.heard = 0
+        self.failed: list[Any] = []  # as Tune has them: their errors are on disk only after this is told
+        self.heard: list[Record] = []
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the tuner keeps a copy on disk, which needs no way to talk to this process
+
+    def say(self, records: list[Record]) -> None:
+        """New records."""
+        self.heard += records
+        self._on_result(records)
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A work is finished."""
-        records = json.loads(result["records"])
-        self.heard += len(records)
-        self._on_result(records)
+        self.say(json.loads(result["records"]))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A work has failed twice."""
@@ -209,22 +239,6 @@ def _error(trial: Any) -> BaseException:
     error = trial.get_pickled_error() or trial.get_error()
     cause: BaseException = getattr(error, "cause", error)
     return cause
-
-
-def _lost(trial: Any) -> BaseException | None:
-    """The error of a work where its trials are not at fault: its worker died, or a disk or file was away."""
-    error = _error(trial)
-    return error if isinstance(error, ray.exceptions.RayError | OSError) else None
-
-
-def _record_failure(folder: Path, trial: Any, on_result: OnResult) -> int:
-    """Records a work that failed as a whole, with its error as one line; returns how many it was."""
-    work, error = trial.config["work"], _error(trial)
-    records = [failure(each, error) for each in work]
-    kind: Kind = "trial" if "trial" in work[0] else "run"
-    atomic_write(folder / f"{work_name(kind, work[0])}.json", json.dumps(records))
-    on_result(records)
-    return len(records)
 
 
 def _work(config: dict[str, Any], job: str, places: Places) -> None:

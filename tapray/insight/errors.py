@@ -129,28 +129,33 @@ def error_table(
     truth: NDArray[np.bool_],
     predicted: NDArray[np.bool_],
     blocks: NDArray[np.int64],
+    groups: NDArray[np.int64],
     size: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """Shares and rates by every dimension, with 95 % intervals over seeds and blocks of the test set.
 
+    By frame, where blocks of time would be the bins themselves, over groups (events and places).
+
     Args:
         facts: N crops, the columns of `crop_facts` and `covered` by which errors are sorted.
-        truth: (N,); predicted: (S, N), of S seeds; blocks: (N,).
+        truth: (N,); predicted: (S, N), of S seeds; blocks, groups: (N,).
 
     Columns: dimension, bin, quantity, crops (per seed), value, low, high. Of the SHARES value is the share of
     all of that outcome that lies in the bin; of the RATES, of the bin's negatives that are found and of its
     positives that are missed, whose intervals are no narrower than so many crops allow.
     """
     outcome = np.where(truth, np.where(predicted, 0, 2), np.where(predicted, 1, 3))  # of OUTCOMES
-    _, member = np.unique(blocks, return_inverse=True)
-    weights = draws(member.max() + 1, RESAMPLES, rng), draws(len(predicted), RESAMPLES, rng) / len(predicted)
+    units = [np.unique(own, return_inverse=True)[1] for own in (blocks, groups)]
+    drawn_units = [draws(int(own.max()) + 1, RESAMPLES, rng) for own in units]
+    drawn_seeds = draws(len(predicted), RESAMPLES, rng) / len(predicted)
     rows = []
     for dimension in facts.columns:
         names, bins = bins_of(facts, dimension, size)
+        member, weights = units[dimension == "frame"], drawn_units[dimension == "frame"]
         counts = _counts(outcome, member, bins, len(names))
-        by_seed = np.tensordot(weights[0], counts, axes=(1, 1))  # (R, S, bins, outcomes)
-        drawn = np.einsum("rsbo,rs->rbo", by_seed, weights[1])
+        by_seed = np.tensordot(weights, counts, axes=(1, 1))  # (R, S, bins, outcomes)
+        drawn = np.einsum("rsbo,rs->rbo", by_seed, drawn_seeds)
         whole = counts.sum(axis=1).mean(axis=0)
         for quantity, crops, value, resampled in _quantities(whole, drawn):
             low, high = bands(resampled)

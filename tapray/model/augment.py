@@ -64,10 +64,9 @@ def _rescale(
     pairs: Tensor, columns: int, scale: tuple[float, float], shift: float, generator: torch.Generator
 ) -> Tensor:
     """Intensities of half of the pairs, of each plane its own or (one column) of all planes the same."""
-    coin = _coin(len(pairs), generator)[:, None]
-    low, high = scale
-    scales = torch.where(coin, low + (high - low) * _rand((len(pairs), columns), generator), 1.0)
-    shifts = torch.where(coin, shift * (2 * _rand((len(pairs), columns), generator) - 1), 0.0)
+    coin, shape = _coin(len(pairs), generator)[:, None], (len(pairs), columns)
+    scales = torch.where(coin, _between(*scale, shape, generator), 1.0)
+    shifts = torch.where(coin, shift * _between(-1, 1, shape, generator), 0.0)
     return pairs * scales[..., None, None] + shifts[..., None, None]
 
 
@@ -85,12 +84,12 @@ def _resample(pairs: Tensor, frames: int, generator: torch.Generator) -> Tensor:
     batch, planes, height, width = pairs.shape
     theta = torch.zeros(batch, frames, 2, 3, device=pairs.device)
     coin = _coin(batch, generator)[:, None]
-    own = torch.where(coin, 0.9 + (10 / 9 - 0.9) * _rand((batch, frames), generator), 1.0)
+    own = torch.where(coin, _between(0.9, 10 / 9, (batch, frames), generator), 1.0)
     theta[..., :2] = _turn(batch, generator)[:, None] / own[..., None, None]
-    moved = 2 * 0.03 * (2 * _rand((batch, frames, 2), generator) - 1)
+    moved = 2 * 0.03 * _between(-1, 1, (batch, frames, 2), generator)
     theta[..., 2] = torch.where(coin[..., None], moved, 0.0)
     grid = F.affine_grid(theta.flatten(0, 1), [batch * frames, 1, height, width], align_corners=False)
-    bend = 2 * _rand((batch, 2, 5, 5), generator) - 1  # by 5 pixels: tarrow's 10 are of half a crop's width
+    bend = _between(-1, 1, (batch, 2, 5, 5), generator)  # by 5 pixels: tarrow's 10 are of half a crop's width
     bend = bend * _coin(batch, generator)[:, None, None, None] * (10 / width)
     bend = F.interpolate(bend, size=(height, width), mode="bilinear", align_corners=True)
     grid = grid + bend.movedim(1, -1).repeat_interleave(frames, 0)
@@ -106,8 +105,8 @@ def _resample(pairs: Tensor, frames: int, generator: torch.Generator) -> Tensor:
 def _turn(batch: int, generator: torch.Generator) -> Tensor:
     """(batch, 2, 2) from a pair's new places to its old ones: mirrored, turned and scaled."""
     coin = _coin(batch, generator)
-    angle = torch.where(coin, torch.pi * (2 * _rand((batch,), generator) - 1), 0.0)
-    zoom = torch.where(coin, 0.8 + (1.25 - 0.8) * _rand((batch,), generator), 1.0)
+    angle = torch.where(coin, torch.pi * _between(-1, 1, (batch,), generator), 0.0)
+    zoom = torch.where(coin, _between(0.8, 1.25, (batch,), generator), 1.0)
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     turn = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
     mirrored = 1 - 2 * torch.stack([_coin(batch, generator) for _ in range(2)], 1).float()
@@ -119,6 +118,11 @@ def _rand(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator, device=generator.device)
 
 
+def _between(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform from low to high."""
+    return low + (high - low) * _rand(shape, generator)
+
+
 def _coin(batch: int, generator: torch.Generator) -> Tensor:
     """(batch,) true with probability 1/2."""
     return _rand((batch,), generator) < 0.5
@@ -126,5 +130,5 @@ def _coin(batch: int, generator: torch.Generator) -> Tensor:
 
 def _sometimes(batch: int, columns: int, amount: float, generator: torch.Generator) -> Tensor:
     """(batch, columns) uniform in [-amount, amount], 0 for half of the rows."""
-    values = (2 * _rand((batch, columns), generator) - 1) * amount
+    values = _between(-1, 1, (batch, columns), generator) * amount
     return values * _coin(batch, generator)[:, None]

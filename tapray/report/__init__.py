@@ -26,6 +26,7 @@ __all__ = ["Prediction", "Predictions", "result_table", "summarise", "write_repo
 
 LOOKED = {"calibrate": "calibration", "errors": "errors", "explain": "attribution"}  # tables of stages
 Cell = tuple[str, str, int]  # init, head, budget
+TITLE = "Cell events from few labels"
 N_RESAMPLES = 5000  # of the test set: p values below 0.05 after correction for up to a hundred comparisons
 
 
@@ -38,15 +39,18 @@ def write_report(
     history: Sequence[Mapping[str, float]],
     beside: Mapping[str, Path] = MappingProxyType({}),
     about: Mapping[str, str] = MappingProxyType({}),
+    *,
+    name: str = "",
+    counts: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Path]:
     """Writes every table and figure and report.html into folder; returns their paths.
 
     results and trials as in `write_tables`; predictions of the final runs on the test set, the same crops in
     the same order for all of them; audit: what the leakage audit found, by name; history: the arrow accuracy
     as in `arrow_curve`, empty where nothing was pretrained; beside: the folders of the stages calibrate,
-    errors and explain, where they ran; about: how the report was made, by title. Each file is replaced as a
-    whole, and the same input gives the same bytes. Raises ValueError where predictions are not of the same
-    test crops.
+    errors and explain, where they ran; about: how the report was made, by title; name: of the study; counts:
+    labelled crops by SPLIT/LABEL. Each file is replaced as a whole, and the same input gives the same bytes.
+    Raises ValueError where predictions are not of the same test crops.
     """
     summary, comparisons = write_tables(folder, results, trials), compare(results, trials)
     cells, pairs = test_intervals(predictions, comparisons, np.random.default_rng(0))
@@ -66,9 +70,11 @@ def write_report(
     }
     fitted = next(iter(predictions.values()))["val_labels"]
     fitted_on = len(fitted), int((np.asarray(fitted) > 0).sum())
-    told = Told(summary, results, cells, pairs, needed, saved, audit, history, fitted_on, looked, about)
+    title = f"{name}: {TITLE.lower()}" if name else TITLE
+    facts = (audit, counts, history, fitted_on, looked, about)
+    told = Told(title, summary, results, cells, pairs, needed, saved, *facts)
     text = page(told, [path.name for path in paths])
-    made = to_html("Cell events from few labels", text, [folder, *beside.values()])
+    made = to_html(title, text, [folder, *beside.values()])
     atomic_write(folder / "report.html", made)
     return [*paths, folder / "report.html"]
 

@@ -173,5 +173,7 @@ def _blended(frame: NDArray[np.uint8], grey: NDArray[np.uint8]) -> Image.Image:
     small = [Image.fromarray(own) for own in (frame, grey)]
     for one in small:
         one.thumbnail((GIF_SIDE, GIF_SIDE))
-    colours = mpl.colormaps["magma"](np.asarray(small[1]), bytes=True)[..., :3]
-    return Image.fromarray(np.maximum(np.asarray(small[0])[..., None], colours))
+    below, above = (np.asarray(one) for one in small)
+    colours, cover = mpl.colormaps["magma"](above)[..., :3], 0.8 * above[..., None] / 255
+    mixed = (1 - cover) * below[..., None] + cover * 255 * colours  # a bright cell must not hide it
+    return Image.fromarray(mixed.round().astype(np.uint8))

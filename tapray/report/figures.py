@@ -108,8 +108,9 @@ def reliability_diagrams(
     bin.
 
     One row per head, of an init at its largest label budget.
-    Points pool all seeds in 15 equal-width bins; bars are 95 % bootstrap intervals over groups of crops; the
-    ECE is the mean over seeds with its Student t interval. Returns the paths of PNG (`path`), SVG and CSV.
+    Points pool all seeds in 15 equal-width bins; bars are 95 % bootstrap intervals over blocks of the test
+    set; the ECE is the mean over seeds with its Student t interval. Returns the paths of PNG (`path`), SVG
+    and CSV.
     """
     budget = max(key[2] for key in predictions if key[0] == init)
     heads = sorted(
@@ -132,7 +133,7 @@ def reliability_diagrams(
             axes[1, 0].set_ylabel("crops per seed")
             n, events = len(runs[0]["labels"]), int((np.asarray(runs[0]["labels"]) > 0).sum())
             block.suptitle(f"{init}, {head} head, budget {budget}", fontsize=9, fontweight="bold")
-            note = f"n = {len(runs)} seeds, pooled; bars: 95 % bootstrap interval over groups of test crops"
+            note = f"n = {len(runs)} seeds, pooled; bars: 95 % bootstrap interval over blocks of the test set"
             note += f"\ntest: {n} crops, {events} with an event"
             block.supxlabel(note, fontsize=8, color=GREY)
         return save(figure, pd.concat(tables), path)

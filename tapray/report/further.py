@@ -97,8 +97,10 @@ def attribution(numbers: pd.DataFrame) -> str:
         "learned. Where not every event is annotated, the ratio is too low."
     )
     pictures = {
-        "test part": "attribution_test.png",
-        "training part": "attribution_train.png",
+        "evidence, test part": "evidence_test.png",
+        "grad-cam, test part": "grad_cam_test.png",
+        "evidence, training part": "evidence_train.png",
+        "grad-cam, training part": "grad_cam_train.png",
         "attribution over time": "attribution.gif",
         "dense features as colours": "features_test.png",
         "map of the test crops": "crop_map.png",

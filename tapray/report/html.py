@@ -30,7 +30,9 @@ table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tab
 th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #e3e3e3; }
 th { vertical-align: bottom; }
 @media print { body { max-width: none; font-size: 10pt; } nav { display: none; } table { font-size: 7pt; }
-  img, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } .wide { overflow: visible; } }
+  img, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } .wide { overflow: visible; }
+  img { max-height: 22cm; } }
+@media (max-width: 40rem) { body { padding: 0.6rem; font-size: 15px; } h1 { font-size: 1.5rem; } }
 """
 
 

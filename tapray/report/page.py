@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tapray.config import Init
+from tapray.config import Init, Role
+from tapray.data.places import CLASS_NAMES
 from tapray.pretrain.evaluate import ARROW_FLOOR
 from tapray.report import further
 from tapray.report.further import table
@@ -38,6 +39,7 @@ class Told:
     before, where they ran; about: what is told of how the report was made, by title.
     """
 
+    title: str
     summary: pd.DataFrame
     results: pd.DataFrame
     cells: pd.DataFrame
@@ -45,6 +47,7 @@ class Told:
     needed: pd.DataFrame
     saved: pd.DataFrame
     audit: Mapping[str, Any]
+    counts: Mapping[str, int]  # labelled crops by SPLIT/LABEL
     history: Sequence[Mapping[str, float]]
     fitted_on: tuple[int, int]  # crops of the validation part, and those of events
     looked: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -54,9 +57,9 @@ class Told:
 def page(told: Told, files: Sequence[str]) -> str:
     """The whole page as Markdown; files: by name, those that lie beside it."""
     sections = [
-        _question(told.summary, told.results),
+        _question(told.title, told.summary, told.results),
         _claims(told.pairs, told.results),
-        _data(told.summary, told.audit),
+        _data(told.summary, told.audit, told.counts),
         _budgets(told.summary, told.cells),
         _needed(told.summary, told.needed, told.saved),
         _calibration(told.summary, told.results, told.fitted_on),
@@ -71,7 +74,7 @@ def page(told: Told, files: Sequence[str]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _question(summary: pd.DataFrame, results: pd.DataFrame) -> str:
+def _question(title: str, summary: pd.DataFrame, results: pd.DataFrame) -> str:
     first = summary.iloc[0]
     leaky = (
         "\n\n**LEAKY: test crops overlap training crops under this split. "
@@ -80,7 +83,7 @@ def _question(summary: pd.DataFrame, results: pd.DataFrame) -> str:
         else ""
     )
     return (
-        "# Cell events from few labels\n\n"
+        f"# {title}\n\n"
         "How well does an event head find cell events on ground it has never seen, from few labelled events, "
         "and does time arrow pretraining (`tap`) beat the other initialisations?\n\n"
         f"Split by {first['split']}. Test set: {test_set(first)}, the same for every run. "
@@ -138,7 +141,7 @@ def _side(row: pd.Series, side: str) -> str:
     return f"{row[f'head_{side}']} head, AP {mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _data(summary: pd.DataFrame, audit: Mapping[str, Any]) -> str:
+def _data(summary: pd.DataFrame, audit: Mapping[str, Any], crops: Mapping[str, int]) -> str:
     sizes = summary.drop_duplicates("budget").sort_values("budget")
     rows = [
         (row["budget"], f"{row['n_events_train']:.0f}", f"{row['n_train']:.0f}")
@@ -148,17 +151,32 @@ def _data(summary: pd.DataFrame, audit: Mapping[str, Any]) -> str:
         (str(summary["budget_unit"].iloc[0]), "events among the training crops", "training crops"), rows
     )
     found = table(("leak audit", "value"), ((AUDITED.get(k, k), _value(v)) for k, v in audit.items()))
-    return f"## Data and leak audit\n\n{counts}\n\n{found}"
+    return "\n\n".join(["## Data and leak audit", *_crops(crops), counts, found])
+
+
+def _crops(counts: Mapping[str, int]) -> list[str]:
+    """Labelled crops by split and class: all that there are, of which budgets take some."""
+    if not counts:
+        return []
+    labels = sorted({int(key.partition("/")[2]) for key in counts})
+    names = CLASS_NAMES[max(2, labels[-1] + 1)]
+    rows = [
+        (split.value, *(counts.get(f"{split.value}/{label}", 0) for label in range(len(names))))
+        for split in Role
+    ]
+    return [table(("labelled crops", *names), rows)]
 
 
 def _budgets(summary: pd.DataFrame, cells: pd.DataFrame) -> str:
     merged = summary.merge(cells, on=["init", "head", "budget"]).sort_values("budget", kind="stable")
+    deaths = merged["precision_2_mean"].notna().any()
+    by_class = [f"{name}_{label}" for label in (1, 2)[: 1 + deaths] for name in ("precision", "recall")]
     rows = []
     for _, row in merged.iterrows():
         test, of_f1 = (
             f"[{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]" for name in ("test", "f1test")
         )
-        others = (_ci(row, metric) for metric in ("precision_1", "recall_1"))
+        others = (_ci(row, metric) for metric in by_class)
         cell = (row["budget"], row["init"], row["head"])
         rows.append((*cell, _ci(row, "ap"), test, _ci(row, "f1"), of_f1, *others))
     unit = str(summary["budget_unit"].iloc[0])
@@ -170,8 +188,7 @@ def _budgets(summary: pd.DataFrame, cells: pd.DataFrame) -> str:
         "AP over seeds and test set",
         "F1",
         "F1 over seeds and test set",
-        "precision of class 1",
-        "recall of class 1",
+        *(f"{name} of class {label}" for name, _, label in (each.partition("_") for each in by_class)),
     )
     return f"## Label budget\n\n{table(header, rows)}\n\n![label-budget curve](label_budget.png)"
 

@@ -45,8 +45,8 @@ def reliability_table(
 
     Columns: bin_low, bin_high, crops_per_seed, probability (mean predicted), event_share, low, high (95 %).
     """
-    _, group = np.unique(runs[0]["groups"], return_inverse=True)
-    sums = np.zeros((3, group.max() + 1, N_BINS))  # crops, probability and events, by group and bin
+    _, block = np.unique(runs[0]["blocks"], return_inverse=True)
+    sums = np.zeros((3, block.max() + 1, N_BINS))  # crops, probability and events, by block and bin
     errors = []
     for run in runs:
         k = np.shape(run["logits"])[1]
@@ -55,7 +55,7 @@ def reliability_table(
         bins = calibration_bins(event, truth)
         errors.append(bins.error)
         for total, weight in zip(sums, (np.ones(len(event)), event, truth), strict=True):
-            np.add.at(total, (group, bins.index), weight)
+            np.add.at(total, (block, bins.index), weight)
     low, high = bootstrap_ratio(sums[2], sums[0], RESAMPLES, rng)
     count, probability, events = sums.sum(axis=1)
     edges, filled = np.linspace(0, 1, N_BINS + 1), np.where(count > 0, count, np.nan)

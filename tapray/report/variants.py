@@ -15,19 +15,24 @@ from tapray.report import further
 from tapray.report.tables import ordered, write_csv
 from tapray.study.statistics import interval
 
+VARIANT = "variant"  # a column where the settings do not tell variants apart
 SETTING = ["split", "crop_size", "area_threshold", "head", "budget", "init"]
 SCORES = [f"{name}_{label}" for label in range(3) for name in ("precision", "recall")]
 INFLATED = ["ap", "f1", "mcc"]
 
 
 def write_comparison(folders: Sequence[Path]) -> Path:
-    """Writes published.csv, .md and .tex, and inflation.csv, into tables/ beside the run folders."""
-    target = folders[0].parent / "tables"
+    """Writes published.csv, .md and .tex into tables/ beside the run folders, or in the only one.
+
+    Of several also inflation.csv.
+    """
+    target = (folders[0].parent if len(folders) > 1 else folders[0]) / "tables"
     table = published_table(folders)
     write_csv(table, target / "published.csv")
     atomic_write(target / "published.md", to_markdown(table))
     atomic_write(target / "published.tex", to_latex(table))
-    write_csv(inflation_table(folders), target / "inflation.csv")
+    if len(folders) > 1:
+        write_csv(inflation_table(folders), target / "inflation.csv")
     return target
 
 
@@ -36,7 +41,7 @@ def _results(folders: Sequence[Path]) -> pd.DataFrame:
     parts = []
     for folder in folders:
         crops = yaml.safe_load((folder / "config.yaml").read_text())["crops"]
-        facts = {"crop_size": crops["size"], "area_threshold": crops["area_threshold"]}
+        facts = {VARIANT: folder.name, "crop_size": crops["size"], "area_threshold": crops["area_threshold"]}
         parts.append(pd.read_csv(folder / "report" / "results.csv").assign(**facts))
     return ordered(pd.concat(parts, ignore_index=True))
 
@@ -44,15 +49,17 @@ def _results(folders: Sequence[Path]) -> pd.DataFrame:
 def published_table(folders: Sequence[Path]) -> pd.DataFrame:
     """Precision and recall of each class, mean and standard deviation over seeds, by setting.
 
-    Columns: `SETTING`, leaky, n_seeds and, for each score there is, its _mean and _std (arXiv 2411.03924,
-    tables 1 and 2).
+    Columns: `SETTING`, after `VARIANT` where these do not tell variants apart, leaky, n_seeds and, for each
+    score there is, its _mean and _std (arXiv 2411.03924, tables 1 and 2).
     """
     results = _results(folders)
+    alike = results.groupby(SETTING)[VARIANT].nunique().max() > 1
+    keys = [VARIANT, *SETTING] if alike else SETTING
     scores = [name for name in SCORES if results[name].notna().any()]
     rows = []
-    for setting, runs in results.groupby(SETTING, sort=False):
+    for setting, runs in results.groupby(keys, sort=False):
         row = {
-            **dict(zip(SETTING, setting, strict=True)),
+            **dict(zip(keys, setting, strict=True)),
             "leaky": bool(runs["leaky"].any()),
             "n_seeds": len(runs),
         }
@@ -66,7 +73,7 @@ def published_table(folders: Sequence[Path]) -> pd.DataFrame:
 def _shown(table: pd.DataFrame, between: str) -> pd.DataFrame:
     """The table as text, a mean and its standard deviation in one cell."""
     scores = [str(name).removesuffix("_mean") for name in table if str(name).endswith("_mean")]
-    shown = table[[*SETTING, "n_seeds"]].astype(str)
+    shown = table[[name for name in (VARIANT, *SETTING, "n_seeds") if name in table]].astype(str)
     shown["split"] += np.where(table["leaky"], " (leaky)", "")
     for name in scores:
         pairs = zip(table[f"{name}_mean"], table[f"{name}_std"], strict=True)
@@ -87,20 +94,23 @@ def to_latex(table: pd.DataFrame) -> str:
     head = [str(name).replace("_", "\\_") for name in shown]
     lines = [" & ".join(row) + r" \\" for row in (head, *rows)]
     body = "\n".join([lines[0], r"\hline", *lines[1:]])
-    return f"\\begin{{tabular}}{{{'l' * 6}{'r' * (len(head) - 6)}}}\n{body}\n\\end{{tabular}}\n"
+    words = head.index("n\\_seeds")
+    return f"\\begin{{tabular}}{{{'l' * words}{'r' * (len(head) - words)}}}\n{body}\n\\end{{tabular}}\n"
 
 
 def inflation_table(folders: Sequence[Path]) -> pd.DataFrame:
     """What a leaky split adds: its mean score minus that of the split without a leak, by setting and metric.
 
     Columns: the setting without split, metric, leaky, leak_free (means over seeds), inflation, low and high
-    (95 %, Welch: the splits share no crops, so their seeds are not pairs).
+    (95 %, Welch: the splits share no crops, so their seeds are not pairs). A setting of which there are
+    several variants of either kind has no row: which belong together is not known.
     """
     results = _results(folders)
     rows = []
     for setting, runs in results.groupby(SETTING[1:], sort=False):
         sides = [runs[runs["leaky"] == leaky] for leaky in (True, False)]
-        for metric in INFLATED if all(len(side) > 1 for side in sides) else ():
+        pair = all(len(side) > 1 and side[VARIANT].nunique() == 1 for side in sides)
+        for metric in INFLATED if pair else ():
             leaky, free = (side[metric].to_numpy(float) for side in sides)
             test = ttest_ind(leaky, free, equal_var=False).confidence_interval(0.95)
             means = {"leaky": leaky.mean(), "leak_free": free.mean(), "inflation": leaky.mean() - free.mean()}

@@ -40,6 +40,7 @@ class FeatureCache:
         """Blank float16 .npy files for the keys that are not there, to be filled within the block.
 
         They become entries when it ends well; else nothing is left. Whoever else wants one of them waits.
+        Those that are there stay so only where they are `held`.
 
         Args:
             shapes: of each array, by key.
@@ -47,10 +48,10 @@ class FeatureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sweep()
         with ExitStack() as stack:
-            for key in sorted(shapes):  # in the same order for all, so that no two wait for each other
-                if not self.path(key).exists():
-                    stack.enter_context(self._locked(f".{key}.lock", fcntl.LOCK_EX))
-            missing = [key for key in shapes if not self.path(key).exists()]
+            wanted = [key for key in sorted(shapes) if not self.path(key).exists()]
+            for key in wanted:  # in the same order for all, so that no two wait for each other
+                stack.enter_context(self._locked(f".{key}.lock", fcntl.LOCK_EX))
+            missing = [key for key in wanted if not self.path(key).exists()]
             blanks = {key: self.folder / f".{key}.npy" for key in missing}
             for key, path in blanks.items():
                 stack.callback(path.unlink, missing_ok=True)

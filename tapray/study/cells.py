@@ -24,6 +24,8 @@ from tapray.study.fit import Arm, Crops, Training, logits_of, solve
 from tapray.study.space import Settings, solved
 from tapray.study.store import FeatureStore, features, fronts
 
+SEARCH_SEED = 1_000_000  # search trials draw labels that no final run draws
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -70,11 +72,16 @@ class Work:
     cell: Cell
     members: tuple[Member, ...]
 
-    def steps(self, rows: Sequence[NDArray[np.int64]]) -> int:
-        """Of the training of members on these crops each; epochs are those of their mean number."""
+    @property
+    def steps(self) -> int:
+        """Of the training of each member.
+
+        Epochs are passes over as many crops as the search draws for this budget: every seed trains as long,
+        whichever others it is trained with.
+        """
         study = self.config.study
         if study.epochs:
-            return math.ceil(study.epochs * float(np.mean([len(own) for own in rows])) / study.batch)
+            return math.ceil(study.epochs * len(_rows(self, SEARCH_SEED)) / study.batch)
         return study.steps if self.cell.init.frozen else study.steps_trained
 
 
@@ -242,7 +249,7 @@ def _frozen(work: Work, members: Sequence[Member]) -> Arms:
             _labels(work),
             [torch.from_numpy(own) for own in rows],
             [member.settings for member in members],
-            work.steps(rows),
+            work.steps,
             study.batch,
             generators,
         )
@@ -284,7 +291,7 @@ def _trained(work: Work, members: Sequence[Member]) -> Arms:
         _labels(work),
         [torch.from_numpy(rows)],
         [member.settings],
-        work.steps([rows]),
+        work.steps,
         config.study.batch,
         [generator],
         augmented=True,

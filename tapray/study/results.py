@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,6 +87,14 @@ def read_records(folder: Path, kind: Kind) -> list[dict[str, Any]]:
     return sorted(
         records, key=lambda record: (record["init"], record["head"], record["budget"], record[number])
     )
+
+
+def parted(kind: Kind, work: list[dict[str, Any]], lost: Set[str]) -> Iterator[list[dict[str, Any]]]:
+    """A work, or each of its trials or runs by itself if one of them is named in `lost`."""
+    if any(work_name(kind, each) in lost for each in work):
+        yield from ([each] for each in work)
+    elif work:
+        yield work
 
 
 def work_name(kind: Kind, first: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,13 @@ from torch import Tensor
 
 from tapray.atomic import atomic_write
 from tapray.config import JobConfig
-from tapray.study.cells import Cell, Fitted, Member, Work, run_work
+from tapray.study.cells import SEARCH_SEED, Cell, Fitted, Member, Work, run_work
 from tapray.study.halving import DIVERGED, run_halving
 from tapray.study.results import Kind, work_name
 from tapray.study.scoring import final_record, search_scores
 from tapray.study.space import settings_of
 from tapray.study.statistics import time_blocks
 
-SEARCH_SEED = 1_000_000  # search trials draw labels that no final run draws
 Record = dict[str, Any]
 
 
@@ -39,25 +39,32 @@ class Places:
 def run_trials(config: JobConfig, places: Places, asked: Sequence[Record]) -> list[Record]:
     """Runs search trials or final runs of one cell, writes their file and returns their records.
 
-    Where they fail together each is tried by itself; what fails then too has a record that says so.
+    Where they fail together each is tried by itself; what fails then too has a record that says so. Of what
+    is there already, from a worker that died before it could tell, the records are returned.
 
     Args:
         asked: of each the cell, the settings, and the number of the trial or the seed of the run.
 
     Raises:
+        OSError: a file or disk is away, which is no trial's fault.
         Exception: whatever the only one asked for raises.
     """
+    kind: Kind = "trial" if "trial" in asked[0] else "run"
+    target = places.records / work_name(kind, asked[0])
+    with suppress(FileNotFoundError):
+        known: list[Record] = json.loads(target.with_suffix(".json").read_text())
+        return known
     start = time.process_time()  # what it costs of a core, whatever else the machine does
     try:
         outcomes = _together(config, places, asked)
+    except OSError:
+        raise
     except Exception:
         if len(asked) == 1:
             raise
         outcomes = [_alone(config, places, each) for each in asked]
     each = (time.process_time() - start) / len(asked)
     records = [{**record, "seconds": each} for record, _ in outcomes]
-    kind: Kind = "trial" if "trial" in asked[0] else "run"
-    target = places.records / work_name(kind, asked[0])
     for suffix, data in (_files(outcomes) if kind == "run" else {}).items():
         atomic_write(target.with_suffix(suffix), data)
     atomic_write(target.with_suffix(".json"), json.dumps(records))  # last: it says that all is there
@@ -74,9 +81,9 @@ Outcome = tuple[Record, Fitted | None]  # no arm where a search trial or a faile
 
 
 def _together(config: JobConfig, places: Places, asked: Sequence[Record]) -> list[Outcome]:
-    cell, fixed = Cell.of(asked[0]), {str(k): v for k, v in config.study.fixed.items()}
+    cell = Cell.of(asked[0])
     members = tuple(
-        Member(settings_of(cell.init, cell.head, {**fixed, **each}), each.get("seed", SEARCH_SEED))
+        Member(settings_of(cell.init, cell.head, each, config.study.fixed), each.get("seed", SEARCH_SEED))
         for each in asked
     )
     work = Work(config, places.store, places.model, cell, members)
@@ -102,6 +109,8 @@ def _final(work: Work, member: Member, asked: Record, fitted: Fitted) -> Outcome
 def _alone(config: JobConfig, places: Places, asked: Record) -> Outcome:
     try:
         (outcome,) = _together(config, places, [asked])
+    except OSError:
+        raise
     except Exception as error:
         return failure(asked, error), None
     return outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from tapray.config import CHOICES, ClassWeights, Dimension, HeadKind, Init, Layer, Pooling
@@ -47,6 +48,7 @@ class Choice:
 
 
 Axis = Range | Choice
+_NOTHING: Mapping[Dimension, float | str] = MappingProxyType({})
 Space = dict[Dimension, Axis]
 
 _COMMON: Space = {
@@ -98,8 +100,16 @@ def usual(init: Init, head: HeadKind) -> Settings:
     return Settings() if init.frozen else Settings(weight_decay=1e-4)
 
 
-def settings_of(init: Init, head: HeadKind, params: Mapping[str, Any]) -> Settings:
-    """The arm's usual settings, but for those that a trial or run has of its own."""
+def settings_of(
+    init: Init, head: HeadKind, params: Mapping[str, Any], fixed: Mapping[Dimension, float | str] = _NOTHING
+) -> Settings:
+    """The arm's usual settings, but for those that a study fixes and that a trial or run has of its own.
+
+    Args:
+        params: a trial's or run's record; fixed: `study.fixed`, of which an arm heeds the axes that it has.
+    """
     kinds = {"pooling": Pooling, "layer": Layer, "class_weights": ClassWeights, "width": int}
-    own = {str(name): params[name] for name in Dimension if name in params}
+    axes = space(init, head, tuple(Dimension))
+    own: dict[str, Any] = {str(name): value for name, value in fixed.items() if name in axes}
+    own |= {str(name): params[name] for name in Dimension if name in params}
     return replace(usual(init, head), **{k: kinds[k](v) if k in kinds else v for k, v in own.items()})

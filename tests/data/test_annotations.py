@@ -10,7 +10,14 @@ import pytest
 import tifffile
 
 from tapray.config import Annotation, AnnotationKind, MovieEntry
-from tapray.data.annotations import PLACE_COLUMNS, READERS, Places, open_instance_masks, read_places
+from tapray.data.annotations import (
+    PLACE_COLUMNS,
+    READERS,
+    Places,
+    open_event_masks,
+    open_instance_masks,
+    read_places,
+)
 from tapray.data.ctc import write_ctc
 from tapray.data.movies import Movie, open_movie
 from tapray.errors import UserError
@@ -92,6 +99,22 @@ def test_an_annotation_may_be_said_to_be_exhaustive(movie: Movie) -> None:
     assert events(movie, "m,5,10,20,death,certain", exhaustive=True).exhaustive
     assert places(movie, masks_of(movie)).exhaustive
     assert not places(movie, {**masks_of(movie), "exhaustive": False}).exhaustive
+
+
+def test_corrections_have_the_last_word(movie: Movie) -> None:
+    told = masks_of(movie, (5, 1, np.s_[8:13], np.s_[18:23]), (12, 1, np.s_[38:43], np.s_[58:63]))
+    rows = ["m,5,10,20,none,certain", "m,15,30,70,division,certain", "m,12,40,60,none,review"]
+    path = movie.path.parent / "corrected.csv"
+    path.write_text("\n".join([EVENT_HEADER, *rows]) + "\n")
+    corrected = {"kind": "event_table", "path": path, "overrules": True}
+    for found in (places(movie, told, corrected), places(movie, corrected, told)):
+        assert [row[1] for row in rows_of(found, "event")] == [12, 15]
+        assert [row[1] for row in rows_of(found, "negative")] == [5]
+        assert counts(found) == (2, 1, 0)
+        assert found.exhaustive
+    masks = open_event_masks(entry(movie, told, corrected), movie, places(movie, told, corrected))
+    assert masks(5, 6).max() == 0
+    assert masks(15, 16)[0, 30, 70] == 1
 
 
 # Merging

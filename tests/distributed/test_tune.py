@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import threading
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import psutil
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -154,22 +158,84 @@ def test_a_failed_trial_is_not_learned_from_nor_repeated(config: JobConfig) -> N
     assert told == [[("random_default", n) for n in range(3)], [("tap", 1), ("tap", 2)]]
     assert searcher.suggest("c") is None  # a cell waits for its results
     searcher.on_trial_complete("b", error=True)
-    assert [run["trial"] for run in searcher.suggest("d")["work"]] == [3, 4, 5]
+    assert searcher.suggest("d") is None  # why it failed, the next search knows
+    failed = [{**run, "trial": number, "status": "failed", "error": "x"} for number in range(3)]
+    following = CellSearch(config, cells(config), failed)
+    assert [run["trial"] for run in following.suggest("a")["work"]] == [0, 1, 2]
+    assert [run["trial"] for run in following.suggest("b")["work"]] == [3, 4, 5]
+
+
+def test_what_was_lost_with_its_worker_is_run_by_itself(config: JobConfig) -> None:
+    searcher = CellSearch(config, cells(config), [], {"trials-tap-linear-2-1"})
+    works = [searcher.suggest(str(number))["work"] for number in range(4)]
+    told = sorted([run["init"], *[each["trial"] for each in work]] for work in works for run in work[:1])
+    assert told == [["random_default", 0, 1, 2], ["tap", 0], ["tap", 1], ["tap", 2]]
+    assert searcher.suggest("z") is None
+
+
+class Killer:
+    """Kills every worker of Tune that maps a file."""
+
+    def __init__(self, name: str) -> None:
+        self.killed, self._name, self._ended = 0, name, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Killer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.05):
+            for process in psutil.process_iter(["cmdline"]):
+                with contextlib.suppress(psutil.Error):
+                    if "ImplicitFunc" in " ".join(process.info["cmdline"] or []) and self._maps(process):
+                        process.kill()
+                        self.killed += 1
+
+    def _maps(self, process: psutil.Process) -> bool:
+        return any(each.path.endswith(self._name) for each in process.memory_maps())
+
+
+@pytest.mark.slow
+def test_a_run_that_always_kills_its_worker_fails_alone(tiny_job: Path, tmp_path: Path) -> None:
+    study = {"inits": ["random_default"], "trials": 1, "seeds": 3, "random_draws": 2, "steps": 4000}
+    config, folder = tiny_config(tmp_path, study=study), tmp_path / "study"
+    store = store_of(tiny_job, tmp_path, ("random_default-0", "random_default-1"))
+    (cell,), told = cells(config), list[dict[str, Any]]()
+    chosen = {cell: first(cell.init, cell.head, config.study.search)}
+    with Killer("random_default-1.arrow") as killer:
+        runs = final_runs(config, store, tiny_job / "pretrain" / "model", chosen, folder, told.extend)
+    assert [(record["seed"], record["status"]) for record in runs] == [
+        (0, "done"),
+        (1, "failed"),
+        (2, "done"),
+    ]
+    assert runs[1]["error"].startswith("ActorDiedError: ")
+    assert killer.killed == 4  # twice with others, twice alone
+    assert sorted(record["seed"] for record in told) == [0, 1, 2]
+
+
+def store_of(tiny_job: Path, folder: Path, names: Sequence[str]) -> Path:
+    """A feature folder whose encoders all have the features of the job's net, each in a file of its own."""
+    paths, store = FeatureStore(tiny_job / "features").paths(), folder / "features"
+    for name in names:
+        shutil.copy(paths["tap-0-projection"], folder / f"{name}.arrow")
+    store.mkdir()
+    shutil.copy(tiny_job / "features" / "index.parquet", store)
+    told = {f"{name}-projection": f"../{name}.arrow" for name in names}
+    (store / "arrays.json").write_text(json.dumps({"arrays": told, "cut": {}}))
+    return store
 
 
 @pytest.mark.slow
 def test_failing_trials_are_recorded_and_the_study_goes_on(tiny_job: Path, tmp_path: Path) -> None:
     study = {"inits": ["tap", "random_default"], "trials": 1, "random_draws": 2}
-    config, folder, store = tiny_config(tmp_path, study=study), tmp_path / "study", tmp_path / "features"
-    paths = FeatureStore(tiny_job / "features").paths()
-    for name in ("tap-0", "random_default-0", "random_default-1"):
-        shutil.copy(paths["tap-0-projection"], tmp_path / f"{name}.arrow")
-    store.mkdir()
-    shutil.copy(tiny_job / "features" / "index.parquet", store)
-    told_paths = {
-        f"{n}-projection": f"../{n}.arrow" for n in ("tap-0", "random_default-0", "random_default-1")
-    }
-    (store / "arrays.json").write_text(json.dumps({"arrays": told_paths, "cut": {}}))
+    config, folder = tiny_config(tmp_path, study=study), tmp_path / "study"
+    store = store_of(tiny_job, tmp_path, ("tap-0", "random_default-0", "random_default-1"))
     for name in ("tap-0", "random_default-1"):  # damaged: used by all of tap, and by seed 1
         (tmp_path / f"{name}.arrow").write_bytes(b"no features")
     told: list[dict[str, Any]] = []

@@ -89,9 +89,8 @@ def test_shares_and_rates_are_those_of_counting(seed: int) -> None:
     given = crops(seed=seed)
     truth = rng.random(len(given)) < 0.3
     predicted = rng.random((3, len(given))) < 0.4
-    table = error_table(
-        facts(given).drop(columns="since"), truth, predicted, given["t"].to_numpy() // 4, SIZE, rng
-    )
+    units = given["t"].to_numpy() // 4, given["t"].to_numpy() // 2
+    table = error_table(facts(given).drop(columns="since"), truth, predicted, *units, SIZE, rng)
     for dimension, own in table.groupby("dimension"):
         names, bins = bins_of(facts(given), str(dimension), SIZE)
         wide = own.pivot(index="bin", columns="quantity", values="value").loc[names]
@@ -116,7 +115,16 @@ def test_intervals_hold_what_is_true_of_all() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random(2000) < 0.5
     predicted = truth ^ (rng.random((4, 2000)) < 0.2)
-    table = error_table(facts(given).drop(columns="since"), truth, predicted, np.arange(2000) % 25, SIZE, rng)
+    units = np.arange(2000) % 25, np.arange(2000) % 100
+    table = error_table(facts(given).drop(columns="since"), truth, predicted, *units, SIZE, rng)
+    # Blocks of time that are the bins themselves: how often one is drawn tells nothing of its share.
+    blocks = given["t"].to_numpy() // 2
+    widths = []
+    for groups in (units[1], blocks):
+        by_bin = error_table(facts(given)[["frame"]], truth, predicted, blocks, groups, SIZE, rng)
+        own = by_bin[by_bin["quantity"] == "false_positive"]
+        widths.append(((own["high"] - own["low"]) / own["value"]).mean())
+    assert widths[0] < 0.6 * widths[1]
     rates = table[table["quantity"].isin(RATES) & (table["crops"] > 50)]
     assert ((rates["low"] <= 0.2) & (rates["high"] >= 0.2)).mean() > 0.8
     assert rates["value"].mean() == pytest.approx(0.2, abs=0.02)

@@ -225,8 +225,12 @@ def test_the_page_warns(synthetic: Make, tmp_path: Path) -> None:
         arrow=0.51,
         split="random_crop",
     )
-    write_report(tmp_path, **poor)
+    counts = {"train/0": 90, "train/1": 7, "train/2": 3, "val/0": 31, "test/0": 290, "test/1": 10}
+    write_report(tmp_path, **poor, name="night_4", counts=counts)
     page = text_of(tmp_path)
+    assert "<h1>night_4: cell events from few labels</h1>" in (tmp_path / "report.html").read_text()
+    assert "| labelled crops | none | division | death" in page
+    assert "| train | 90 | 7 | 3" in page
     assert "**LEAKY: test crops overlap training crops" in page
     assert "WARNING: the arrow accuracy has not left 0.5" in page
     assert "is not told apart from `fine_tune`" in page

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,23 @@ def test_what_somebody_holds_is_not_evicted(cache: FeatureCache) -> None:
     with other.filling({"c": (4, 8)}):
         pass
     assert [path.stem for path in cache.folder.glob("[!.]*.arrow")] == ["c"]
+
+
+def test_what_is_evicted_while_others_fill_is_not_asked_for(cache: FeatureCache) -> None:
+    with cache.filling({"a": (4, 8)}):
+        pass
+
+    class Evicting(FeatureCache):
+        """Another study evicts what was there a moment ago."""
+
+        @contextmanager
+        def _locked(self, name: str, kind: int) -> Iterator[None]:
+            with super()._locked(name, kind):
+                self.path("a").unlink(missing_ok=True)
+                yield
+
+    with Evicting(cache.folder, 1e9).filling({"a": (4, 8), "b": (4, 8)}) as blanks:
+        assert set(blanks) == {"b"}  # nobody holds the lock of a
 
 
 def test_what_a_killed_process_has_left_is_removed(cache: FeatureCache) -> None:

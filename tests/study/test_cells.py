@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tapray.configfile import parse_config
 from tapray.model.encoders import build_encoder
 from tapray.model.tap import TapNet, initialise
 from tapray.model.weights import save_tap
-from tapray.study.cells import Cell, Fitted, Member, Work, run_work, seeds_together, together
+from tapray.study.cells import SEARCH_SEED, Cell, Fitted, Member, Work, run_work, seeds_together, together
 from tapray.study.halving import run_halving, rungs
 from tapray.study.scoring import final_record, search_scores
 from tapray.study.space import Settings
@@ -172,9 +173,11 @@ def test_seeds_with_the_same_encoder_are_run_together(config: JobConfig) -> None
 def test_epochs_take_the_place_of_steps(config: JobConfig, folder: Path) -> None:
     study = config.study.model_copy(update={"epochs": 3})
     work = replace(work_of(config, folder, Init.TAP), config=config.model_copy(update={"study": study}))
-    assert work.steps([np.arange(20)]) == 8  # three times 20 crops in batches of 8
-    assert work.steps([np.arange(20), np.arange(40)]) == 12
-    assert work_of(config, folder, Init.TAP).steps([np.arange(20)]) == STEPS
+    (found,) = run_work(replace(work, members=(Member(Settings(), SEARCH_SEED),)), ("val",))
+    assert work.steps == math.ceil(3 * len(found.train) / study.batch)
+    alone = replace(work, members=work.members[:1])
+    assert alone.steps == work.steps  # whatever a seed is trained with
+    assert work_of(config, folder, Init.TAP).steps == STEPS
 
 
 def test_of_arms_that_train_long_only_the_best_go_on(config: JobConfig, folder: Path) -> None:

@@ -50,3 +50,11 @@ def test_settings_are_read_back_from_a_record() -> None:
     )
     assert isinstance(found.width, int)
     assert settings_of(Init.TAP, HeadKind.POOLED, {}) == usual(Init.TAP, HeadKind.POOLED)
+
+
+def test_what_is_fixed_holds_for_arms_that_have_such_a_thing() -> None:
+    fixed: dict[Dimension, float | str] = {Dimension.LAYER: "backbone", Dimension.WIDTH: 32.0}
+    found = settings_of(Init.TAP, HeadKind.MLP, {}, fixed)
+    assert (found.layer, found.width) == (Layer.BACKBONE, 32)
+    for init in (Init.DIFFERENCE, Init.END_TO_END):
+        assert settings_of(init, HeadKind.LINEAR, {}, fixed) == usual(init, HeadKind.LINEAR)
