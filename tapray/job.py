@@ -176,7 +176,7 @@ def _files(config: JobConfig) -> str:
     paths = [
         path for movie in config.movies for path in (movie.path, *(note.path for note in movie.annotations))
     ]
-    weights = [path for path in (config.pretrain.weights, config.study.imagenet) if path is not None]
+    weights = [] if config.pretrain.weights is None else [config.pretrain.weights]
     return content_hash([state(path) for path in [*paths, *weights]])
 
 

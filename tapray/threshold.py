@@ -77,9 +77,12 @@ def best_threshold(p: NDArray[np.float64], events: NDArray[np.bool_]) -> float:
     Args:
         p: (n,) probabilities, 0 of events that no threshold can name; events: (n,) which are events.
     """
-    steps = np.unique(p[p > 0])
-    named = p >= steps[:, None]
-    f1 = 2 * (named & events).sum(axis=1) / (named.sum(axis=1) + events.sum())
+    order = np.argsort(p, kind="stable")
+    steps, first = np.unique(p[order], return_index=True)
+    named = len(p) - first
+    right = events.sum() - np.append(0, events[order].cumsum())[first]
+    f1, found = 2 * right / (named + events.sum()), steps > 0
+    steps, f1 = steps[found], f1[found]
     best = int(f1.argmax())
     below = steps[best - 1] if best else LEAST
     middle = (steps[best] + below) / 2

@@ -143,7 +143,8 @@ class Tracker:
             there = known.get(run.identity)
             if there and (there.status, there.content) == (run.status, run.content):
                 continue
-            if there and there.content not in ("", run.content):
+            other = there and there.content != run.content
+            if there and other and (there.content or there.status == run.status):
                 self._client.delete_run(there.run_id)
                 there = None
             run_id = there.run_id if there else self._made(run, parent)

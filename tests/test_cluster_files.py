@@ -167,6 +167,13 @@ def test_what_kuberay_refuses_beyond_its_schema() -> None:
                 assert all(rule["policy"] != "DeleteWorkers" for rule in rules)
 
 
+def test_a_rayjob_is_one_command() -> None:
+    """KubeRay puts it unquoted behind `ray job submit --`: what follows an operator runs in another pod."""
+    jobs = [each for path in MANIFESTS for each in documents(path) if each["kind"] == "RayJob"]
+    assert jobs
+    assert not any(set("&;|$`<>") & set(job["spec"]["entrypoint"]) for job in jobs)
+
+
 def test_nothing_is_open_to_the_world() -> None:
     for service in yaml.safe_load((CLUSTER / "compose" / "compose.yaml").read_text())["services"].values():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))

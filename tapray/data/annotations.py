@@ -51,7 +51,7 @@ def read_places(entry: MovieEntry, movie: Movie) -> Places:
     an annotation is whose events count. Raises UserError, naming the file, for every fault.
     """
     has_masks = any(a.kind is AnnotationKind.EVENT_MASKS for a in entry.annotations)
-    tables, exhaustive, rules = [no_places()], False, no_places()
+    tables, exhaustive, rules = [no_places()], False, [no_places()]
     for annotation in entry.annotations:
         reader = READERS[annotation.kind]
         table = reader.read(annotation, entry.name, movie).assign(
@@ -62,11 +62,11 @@ def read_places(entry: MovieEntry, movie: Movie) -> Places:
             continue
         exhaustive |= reader.exhaustive if annotation.exhaustive is None else annotation.exhaustive
         if annotation.overrules:
-            rules = pd.concat([rules, table[table["kind"] != "unknown"]])
+            rules.append(table[table["kind"] != "unknown"])
         else:
             tables.append(table)
-    left = [table[~near(table, rules)] for table in tables]
-    return Places(merge([rules, *left]), exhaustive)
+    left = [table[~near(table, pd.concat(rules))] for table in tables]
+    return Places(merge([*rules, *left]), exhaustive)
 
 
 def render_event_masks(places: Places, shape: tuple[int, int, int]) -> MaskReader:

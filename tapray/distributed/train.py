@@ -26,6 +26,7 @@ from tapray.pretrain.trainer import MEMORY, Trainer, trained
 
 # Seconds that workers have to find room. A cluster that scales itself has to start machines; any number of
 # workers starts where there is room already, and looks again when a node that Ray counted (for 15 s) is dead.
+_ROOM_NAME = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _ROOM, _ROOM_ELASTIC = "900", "30"
 
 
@@ -66,7 +67,8 @@ def pretrain(
     least, most = config.ray.workers
     elastic = least < most
     workers: Any = (least, most) if elastic else most  # Ray's types are those of Train V1
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = _ROOM_ELASTIC if elastic else _ROOM
+    own = os.environ.get(_ROOM_NAME)
+    os.environ[_ROOM_NAME] = own or (_ROOM_ELASTIC if elastic else _ROOM)
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config=loop,
@@ -77,13 +79,17 @@ def pretrain(
             worker_runtime_env={"env_vars": MEMORY},  # type: ignore[call-arg]
             failure_config=ray.train.FailureConfig(
                 max_failures=config.ray.max_failures,
-                controller_failure_limit=3,  # type: ignore[call-arg]  # Ray's types are those of Train V1
+                controller_failure_limit=100 if elastic else 3,  # type: ignore[call-arg]  # Ray's types are those of Train V1
             ),
         ),
     )
     total = config.pretrain.epochs * config.pretrain.steps_per_epoch
-    with reporter.follow(log, "pretrain", total, "step", on_record), stoppable(stop, reporter.warn):
-        in_thread(trainer.fit)
+    try:
+        with reporter.follow(log, "pretrain", total, "step", on_record), stoppable(stop, reporter.warn):
+            in_thread(trainer.fit)
+    finally:
+        if own is None:
+            del os.environ[_ROOM_NAME]  # of this training, not of the next
     best = result(config.pretrain, Checkpoints(folder, config.pretrain.keep_checkpoints))
     return trained(best.tensors(), config.pretrain.preset, config.channels)
 

@@ -235,8 +235,8 @@ class _Tell(tune.Callback):
 
 
 def _error(trial: Any) -> BaseException:
-    """What a worker raised, without Ray's traceback."""
-    error = trial.get_pickled_error() or trial.get_error()
+    """What a worker raised, without Ray's traceback; Tune leaves nothing where its disk is full."""
+    error = trial.get_pickled_error() or OSError("Tune could not write the error down")
     cause: BaseException = getattr(error, "cause", error)
     return cause
 

@@ -76,7 +76,8 @@ Kind = Literal["trial", "run"]  # search trials and final runs
 def read_records(folder: Path, kind: Kind) -> list[dict[str, Any]]:
     """The records of search trials or final runs, in the order in which a cell's trials or seeds count.
 
-    `work` of each is the stem of the files that it shares with those it was trained with.
+    `work` of each is the stem of the files that it shares with those it was trained with. One that two
+    workers have left, of which one was taken for dead, counts once.
     """
     number = "trial" if kind == "trial" else "seed"
     records = [
@@ -84,9 +85,8 @@ def read_records(folder: Path, kind: Kind) -> list[dict[str, Any]]:
         for path in folder.glob(f"{kind}s-*.json")
         for record in json.loads(path.read_text())
     ]
-    return sorted(
-        records, key=lambda record: (record["init"], record["head"], record["budget"], record[number])
-    )
+    once = {(record["init"], record["head"], record["budget"], record[number]): record for record in records}
+    return [once[key] for key in sorted(once)]
 
 
 def parted(kind: Kind, work: list[dict[str, Any]], lost: Set[str]) -> Iterator[list[dict[str, Any]]]:

@@ -112,6 +112,7 @@ def test_corrections_have_the_last_word(movie: Movie) -> None:
         assert [row[1] for row in rows_of(found, "negative")] == [5]
         assert counts(found) == (2, 1, 0)
         assert found.exhaustive
+    assert counts(places(movie, told, corrected, corrected))[0] == 2  # of two who agree
     masks = open_event_masks(entry(movie, told, corrected), movie, places(movie, told, corrected))
     assert masks(5, 6).max() == 0
     assert masks(15, 16)[0, 30, 70] == 1
