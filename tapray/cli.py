@@ -128,9 +128,11 @@ def report(
     """Tables, figures and the model, after the study."""
     folders = _job(study, out, force, "report", progress)
     if tables:
-        from tapray.report.variants import write_comparison
+        from tapray.report.variants import tables_folder, write_comparison
 
-        print((write_comparison(folders) / "published.md").read_text(), end="")
+        if len(folders) == 1:  # those of variants are written anyhow
+            write_comparison(folders)
+        print((tables_folder(folders) / "published.md").read_text(), end="")
 
 
 @app.command()

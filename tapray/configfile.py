@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from tapray.collection import resolve_movies
 from tapray.config import JobConfig
 from tapray.entries import Collection, MovieEntry, Section
 from tapray.errors import UserError
-from tapray.locations import is_remote
+from tapray.locations import is_remote, was_remote
 from tapray.stores import redact
 
 S = TypeVar("S", bound=Section)
@@ -180,7 +179,7 @@ def _anchor(path: Any, base: Path) -> str:
 def run_folder(config: JobConfig, out: Path | None) -> Path:
     """The run folder: the one asked for, the study's own, or runs/<name>, in the working directory."""
     folder = out or (config.out if "out" in config.model_fields_set else Path("runs") / config.name)
-    if re.match(r"[a-z][a-z0-9+]+:/", str(folder)):  # a path keeps one of the slashes of s3://
+    if was_remote(folder):
         todo = "name a folder, and the address as 'mirror'"
         raise UserError("is an address, not a folder", where=f"out: {folder}", todo=todo)
     return folder

@@ -14,10 +14,11 @@ from tapray.background import in_background
 from tapray.config import Dimension, JobConfig, MovieEntry
 from tapray.console import Reporter, Task
 from tapray.crops.collect import Inputs
+from tapray.finished import Finished
 from tapray.runfolder import RunFolder, git_commit
 from tapray.study.cache import FeatureCache
 from tapray.study.results import Results, collect
-from tapray.tracking import Finished, Tracker
+from tapray.tracking import Tracker
 
 # What tells one trial or run from another: logged as parameters, all other numbers as metrics.
 FACTORS = ("init", "head", "budget", "seed", "trial", *(name for name in Dimension if name != "temperature"))

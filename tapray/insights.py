@@ -14,7 +14,7 @@ from tapray.report.reliability import Prediction, calibration_of
 from tapray.report.tables import write_csv
 from tapray.study.metrics import event_probability
 from tapray.study.results import best_run
-from tapray.study.statistics import FEWEST_FIELDS
+from tapray.study.statistics import enough_fields
 
 CONTEXT = 2  # crops: side of the window that shows a mistake
 
@@ -54,8 +54,7 @@ def errors(job: Job) -> dict[str, Any]:
         runs = [run for key, run in job.results.predictions.items() if _same(key, best) and key[1] == head]
         predicted = np.stack([_event(run) >= run["threshold"] for run in runs])
         truth, blocks = runs[0]["labels"] > 0, runs[0]["blocks"]
-        timed = test["field"].nunique() < FEWEST_FIELDS  # so that blocks are of time
-        units = (blocks, runs[0]["groups"] if timed else blocks)
+        units = (blocks, blocks if enough_fields(test["field"].to_numpy()) else runs[0]["groups"])
         table = error_table(facts, truth, predicted, *units, size, np.random.default_rng(0))
         tables.append(table.assign(init=best["init"], head=head, budget=best["budget"]))
         paths += pictures.over_time(table, head, target / f"over_time_{head}.png")

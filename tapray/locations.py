@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,11 @@ from tapray.errors import damage
 def is_remote(path: object) -> bool:
     """Whether a path is an address and not a local path."""
     return "://" in str(path)
+
+
+def was_remote(path: Path) -> bool:
+    """Whether a local path was made of an address, of which it keeps one of the slashes."""
+    return re.match(r"[a-z][a-z0-9+]+:/", str(path)) is not None
 
 
 def location(value: Any) -> Path:

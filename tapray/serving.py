@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tapray.detector import Detector, load_model
-from tapray.model.dense import halo
+from tapray.model.dense import halo, margin_for
 from tapray.study.fit import in_batches
 
 
@@ -40,8 +40,7 @@ def margin(detector: Detector) -> int:
     """Pixels around a crop that a model needs: where it was made for features of whole frames, their halo."""
     if detector.crops.features == "crop":
         return 0
-    divisor = detector.encoder.backbone.divisor
-    return -(-halo(detector.encoder.preset) // divisor) * divisor
+    return margin_for(halo(detector.encoder.preset), detector.encoder.backbone.divisor)
 
 
 def _load_pyfunc(path: str) -> Served:

@@ -158,6 +158,7 @@ def report(job: Job) -> dict[str, Any]:
     import pandas as pd
 
     from tapray.detector import load_model, save_model, set_threshold
+    from tapray.registry import register
     from tapray.report import LOOKED, write_report
     from tapray.report.further import in_short
     from tapray.serving import Served, example
@@ -181,7 +182,8 @@ def report(job: Job) -> dict[str, Any]:
     job.tracker.show(summary[["init", "head", "budget", "split"]].assign(study=job.name).to_dict("records"))
     job.tracker.model(job.run_id, model)
     pairs = example(load_model(model))
-    job.tracker.register(job.run_id, config.name, model, pairs, Served(load_model(model)).predict(pairs))
+    answer = Served(load_model(model)).predict(pairs)
+    register(job.tracker, job.run_id, config.name, model, pairs, answer)
     means = found.results.groupby(["init", "head", "budget"], as_index=False)["ap"].mean()
     names = "ap_" + means["init"] + "_" + means["head"] + "_" + means["budget"].astype(str)
     job.tracker.metrics(job.run_id, dict(zip(names, means["ap"], strict=True)))

@@ -19,6 +19,7 @@ from tapray.crops.draw import Region
 from tapray.data.places import Places, make_table, near
 from tapray.detector import Detector
 from tapray.predict import find_events, scan
+from tapray.study.metrics import half_way
 
 LEAST = 0.02  # places that are less probable than this are no candidates
 MOST_PAIRS = 64  # frame pairs of a region that are searched: those with most events
@@ -84,9 +85,7 @@ def best_threshold(p: NDArray[np.float64], events: NDArray[np.bool_]) -> float:
     f1, found = 2 * right / (named + events.sum()), steps > 0
     steps, f1 = steps[found], f1[found]
     best = int(f1.argmax())
-    below = steps[best - 1] if best else LEAST
-    middle = (steps[best] + below) / 2
-    return float(middle if middle > below else steps[best])  # neighbouring floats have no middle
+    return half_way(steps[best], steps[best - 1] if best else LEAST)
 
 
 def densest(region: Region, table: pd.DataFrame, delta: int) -> Region:

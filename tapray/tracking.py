@@ -1,14 +1,12 @@
-"""Writes to the experiment store. It and tapray.stores alone import MLflow, and only once a store is used.
+"""Writes to the experiment store. It, tapray.registry and tapray.stores alone import MLflow, once it is used.
 
 A ``Tracker`` is two strings, so it travels to workers; every call names its run.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,20 +18,17 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 from tapray import comparison
 from tapray.errors import UserError
+from tapray.finished import Child, Finished, Status, Tags
 from tapray.stores import HTTP, SQLITE, absolute, connected, first_use, redact, said
 
 if TYPE_CHECKING:
-    import numpy as np
     from mlflow import MlflowClient
-    from numpy.typing import NDArray
 
 IDENTITY = "tapray.identity"  # tag: what a run is looked up by
 NONFINITE = "tapray.nonfinite"  # tag: metrics of which a value was not finite and was left out
 CONTENT = "tapray.content"  # tag: hash of what is logged of a run that is over
 CHANGED = "tapray.changed"  # tag: parameters that a continued run has with another value
-Tags = Mapping[str, str]
 Records = Iterable[Mapping[str, Any]]
-Status = Literal["FINISHED", "FAILED", "KILLED"]
 _PARENT = "mlflow.parentRunId"
 _MAX_PARAM, _MAX_TAG, _MAX_DIGEST = 6000, 5000, 36  # characters that MLflow keeps
 _PER_CALL_METRICS, _PER_CALL_PARAMS = 1000, 100
@@ -47,34 +42,6 @@ def _numbers(records: Records, step_key: str) -> dict[tuple[str, int], float]:
         for key, value in record.items()
         if key != step_key and isinstance(value, Real)
     }
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run that is over before it is logged, such as a trial."""
-
-    name: str
-    identity: str
-    status: Status
-    tags: Tags
-    params: Mapping[str, Any]
-    metrics: Mapping[str, float]
-
-    @property
-    def content(self) -> str:
-        """Hash of what it says but for the time it took."""
-        metrics = {key: value for key, value in self.metrics.items() if key != "seconds"}
-        told = json.dumps([self.status, self.params, metrics], sort_keys=True, default=str)
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True)
-class _Child:
-    """A run that the store has."""
-
-    run_id: str
-    status: str
-    content: str
 
 
 @dataclass(frozen=True)
@@ -112,7 +79,8 @@ class Tracker:
         return Tracker, (self.uri, self.experiment_id)  # without the client
 
     @cached_property
-    def _client(self) -> MlflowClient:
+    def client(self) -> MlflowClient:
+        """Of the store; for this module and tapray.registry."""
         return connected(self.uri)
 
     def run(self, name: str, identity: str, parent: str | None = None, tags: Tags | None = None) -> str:
@@ -125,11 +93,11 @@ class Tracker:
             raise ValueError(f"identity with a double quote: {identity}")
         tags = {**(tags or {}), IDENTITY: identity} | ({_PARENT: parent} if parent else {})
         query, order = f'tags.`{IDENTITY}` = "{identity}"', ["attributes.start_time ASC"]
-        found = self._client.search_runs([self.experiment_id], query, max_results=1, order_by=order)
+        found = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)
         if found:
-            self._client.update_run(found[0].info.run_id, status="RUNNING")
+            self.client.update_run(found[0].info.run_id, status="RUNNING")
             self._tag(found[0].info.run_id, tags)
-        run = found[0] if found else self._client.create_run(self.experiment_id, run_name=name, tags=tags)
+        run = found[0] if found else self.client.create_run(self.experiment_id, run_name=name, tags=tags)
         return str(run.info.run_id)
 
     def children(self, parent: str, runs: Sequence[Finished]) -> None:
@@ -141,30 +109,29 @@ class Tracker:
         known = self._known_children(parent)
         for run in runs:
             there = known.get(run.identity)
-            if there and (there.status, there.content) == (run.status, run.content):
-                continue
-            other = there and there.content != run.content
-            if there and other and (there.content or there.status == run.status):
-                self._client.delete_run(there.run_id)
+            if there and there.replaced_by(run):
+                self.client.delete_run(there.run_id)
                 there = None
+            elif there and there.status == run.status:
+                continue
             run_id = there.run_id if there else self._made(run, parent)
             self._log(run_id, [(key, 0, value) for key, value in run.metrics.items()], run.params)
             self.finish(run_id, run.status)
-            known[run.identity] = _Child(run_id, run.status, run.content)
+            known[run.identity] = Child(run_id, run.status, run.content)
 
     def _made(self, run: Finished, parent: str) -> str:
         tags = {**run.tags, IDENTITY: run.identity, CONTENT: run.content, _PARENT: parent}
-        made = self._client.create_run(self.experiment_id, run_name=run.name, tags=tags)
+        made = self.client.create_run(self.experiment_id, run_name=run.name, tags=tags)
         return str(made.info.run_id)
 
-    def _known_children(self, parent: str) -> dict[str, _Child]:
+    def _known_children(self, parent: str) -> dict[str, Child]:
         """The runs nested in a run, by identity; asked of the store once."""
         if parent not in self._families:
-            query, token, found = f"tags.`{_PARENT}` = '{parent}'", None, dict[str, _Child]()
+            query, token, found = f"tags.`{_PARENT}` = '{parent}'", None, dict[str, Child]()
             while token is None or token:
-                page = self._client.search_runs([self.experiment_id], query, page_token=token)
+                page = self.client.search_runs([self.experiment_id], query, page_token=token)
                 found |= {
-                    run.data.tags[IDENTITY]: _Child(
+                    run.data.tags[IDENTITY]: Child(
                         run.info.run_id, run.info.status, run.data.tags.get(CONTENT, "")
                     )
                     for run in page
@@ -174,7 +141,7 @@ class Tracker:
         return self._families[parent]
 
     @cached_property
-    def _families(self) -> dict[str, dict[str, _Child]]:
+    def _families(self) -> dict[str, dict[str, Child]]:
         return {}
 
     def params(self, run_id: str, params: Mapping[str, Any]) -> None:
@@ -182,10 +149,10 @@ class Tracker:
         from mlflow.entities import Param
 
         new = {key: redact(str(value))[:_MAX_PARAM] for key, value in _flat(params)}
-        there = self._client.get_run(run_id).data.params
+        there = self.client.get_run(run_id).data.params
         fresh = [Param(key, value) for key, value in new.items() if key not in there]
         for start in range(0, len(fresh), _PER_CALL_PARAMS):
-            self._client.log_batch(run_id, params=fresh[start : start + _PER_CALL_PARAMS])
+            self.client.log_batch(run_id, params=fresh[start : start + _PER_CALL_PARAMS])
         if changed := [f"{key}={new[key]}" for key in new if new[key] != there.get(key, new[key])]:
             self._tag(run_id, {CHANGED: ", ".join(changed)[:_MAX_PARAM]})
 
@@ -200,8 +167,8 @@ class Tracker:
         job may give its whole history. Non-finite values are left out, their keys noted in a tag.
         """
         values = _numbers(records, step_key)
-        keys = {key for key, _ in values} & set(self._client.get_run(run_id).data.metrics)
-        there = {(key, old.step) for key in keys for old in self._client.get_metric_history(run_id, key)}
+        keys = {key for key, _ in values} & set(self.client.get_run(run_id).data.metrics)
+        there = {(key, old.step) for key in keys for old in self.client.get_metric_history(run_id, key)}
         self._log(run_id, [(*at, value) for at, value in values.items() if at not in there])
 
     def live(self, run_id: str, step_key: str = "step") -> Callable[[Mapping[str, Any]], None]:
@@ -211,8 +178,8 @@ class Tracker:
         """
         from mlflow.exceptions import MlflowException
 
-        there = self._client.get_run(run_id).data.metrics
-        steps = [self._client.get_metric_history(run_id, key)[-1].step for key in there]
+        there = self.client.get_run(run_id).data.metrics
+        steps = [self.client.get_metric_history(run_id, key)[-1].step for key in there]
         last: float = max(steps, default=-1)
 
         def log(record: Mapping[str, Any]) -> None:
@@ -228,46 +195,12 @@ class Tracker:
 
     def artifact(self, run_id: str, path: Path, folder: str = "") -> None:
         """Stores a file, or all that a folder holds, under ``folder`` of the run's artifacts."""
-        log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+        log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
         log(run_id, str(path), folder or None)
 
     def model(self, run_id: str, folder: Path) -> None:
         """Stores a model's folder under ``model``."""
         self.artifact(run_id, folder, "model")
-
-    def register(
-        self, run_id: str, name: str, folder: Path, example: NDArray[np.float32], answer: NDArray[np.float64]
-    ) -> str:
-        """Makes a model folder a version of the registered model `name`, alias `best`; returns its number.
-
-        The same folder of the same run is registered once. `example` and `answer` are what goes in and what
-        comes out: they give the signature.
-        """
-        import mlflow.pyfunc
-        from mlflow.exceptions import MlflowException
-        from mlflow.models import infer_signature
-
-        digest = _digest(folder)
-        with suppress(MlflowException):  # it is there already
-            self._client.create_registered_model(name)
-        known = self._client.search_model_versions(f"name = '{name}'")
-        found = [v for v in known if v.run_id == run_id and v.tags.get(IDENTITY) == digest]
-        if not found:
-            with tempfile.TemporaryDirectory() as scratch:
-                mlflow.pyfunc.save_model(
-                    Path(scratch) / "registered",
-                    loader_module="tapray.serving",
-                    data_path=str(folder),
-                    signature=infer_signature(example, answer),
-                    input_example=example,
-                    pip_requirements=["tapray"],
-                )
-                self.artifact(run_id, Path(scratch) / "registered", f"registered/{digest[:12]}")
-            source = f"{self._client.get_run(run_id).info.artifact_uri}/registered/{digest[:12]}"
-            tags = {IDENTITY: digest}
-            found = [self._client.create_model_version(name, source, run_id, tags=tags)]
-        self._client.set_registered_model_alias(name, "best", found[0].version)
-        return str(found[0].version)
 
     def dataset(self, run_id: str, name: str, digest: str, source: str | Path, context: str) -> None:
         """Notes which data a run used: its name, content hash and place, not the data.
@@ -279,14 +212,14 @@ class Tracker:
         kind = "http" if str(source).startswith(HTTP) else "local"
         place = json.dumps({"url" if kind == "http" else "uri": redact(str(source))})
         data = Dataset(name, digest[:_MAX_DIGEST], kind, place, profile=json.dumps({"digest": digest}))
-        self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
+        self.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 
     def show(self, cells: Iterable[Mapping[Any, Any]]) -> None:
         """Makes the experiment page fold away the runs of these cells; see ``tapray.comparison``."""
-        before = self._client.get_experiment(self.experiment_id).tags.get(comparison.TAG, "")
+        before = self.client.get_experiment(self.experiment_id).tags.get(comparison.TAG, "")
         view = comparison.view(cells, before)
         if len(view) <= _MAX_TAG:  # else they stay unfolded
-            self._client.set_experiment_tag(self.experiment_id, comparison.TAG, view)
+            self.client.set_experiment_tag(self.experiment_id, comparison.TAG, view)
 
     def note(self, run_id: str, text: str) -> None:
         """What MLflow shows on the run's page, Markdown."""
@@ -294,7 +227,7 @@ class Tracker:
 
     def finish(self, run_id: str, status: Status = "FINISHED") -> None:
         """Ends a run."""
-        self._client.set_terminated(run_id, status)
+        self.client.set_terminated(run_id, status)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -319,7 +252,7 @@ class Tracker:
     def sweep(self, parent: str) -> None:
         """Ends the children still running as KILLED: a stopped worker cannot end its own run."""
         query = f"tags.`{_PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
-        while children := self._client.search_runs([self.experiment_id], query):
+        while children := self.client.search_runs([self.experiment_id], query):
             for child in children:
                 self.finish(child.info.run_id, "KILLED")
 
@@ -333,23 +266,15 @@ class Tracker:
         fixed = [Param(key, redact(str(value))[:_MAX_PARAM]) for key, value in (params or {}).items()]
         for start in range(0, max(len(finite), len(fixed)), _PER_CALL_METRICS):
             own = finite[start : start + _PER_CALL_METRICS]
-            self._client.log_batch(run_id, metrics=own, params=[] if start else fixed)
+            self.client.log_batch(run_id, metrics=own, params=[] if start else fixed)
         if bad := {key for key, _, value in values if not math.isfinite(value)}:
-            known = self._client.get_run(run_id).data.tags.get(NONFINITE, "")
+            known = self.client.get_run(run_id).data.tags.get(NONFINITE, "")
             self._tag(run_id, {NONFINITE: ", ".join(sorted(bad | set(filter(None, known.split(", ")))))})
 
     def _tag(self, run_id: str, tags: Tags) -> None:
         from mlflow.entities import RunTag
 
-        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-
-def _digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a folder's files."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    return digest.hexdigest()
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from tapray.errors import UserError
+from tapray.finished import Finished
 from tapray.stores import default_uri
-from tapray.tracking import CHANGED, IDENTITY, NONFINITE, Finished, Tracker
+from tapray.tracking import CHANGED, IDENTITY, NONFINITE, Tracker
 
 
 @pytest.fixture(scope="session")
@@ -251,7 +252,7 @@ def test_finished_children_are_logged_once_and_whole(tracker: Tracker) -> None:
         for n in range(4)
     ]
     tracker.children(parent, runs[:3])
-    half = tracker._client.create_run(
+    half = tracker.client.create_run(
         tracker.experiment_id, tags={"tapray.identity": "job/trial 3", "mlflow.parentRunId": parent}
     )  # as a killed driver leaves it
     again = Tracker(tracker.uri, tracker.experiment_id)
@@ -259,7 +260,7 @@ def test_finished_children_are_logged_once_and_whole(tracker: Tracker) -> None:
     again.children(parent, runs)
     query = f"tags.`mlflow.parentRunId` = '{parent}'"
     found = sorted(
-        tracker._client.search_runs([tracker.experiment_id], query), key=lambda r: r.data.params["trial"]
+        tracker.client.search_runs([tracker.experiment_id], query), key=lambda r: r.data.params["trial"]
     )
     assert [run.info.status for run in found] == ["FINISHED", "FINISHED", "FAILED", "FINISHED"]
     assert [run.data.metrics["ap"] for run in found] == [0, 0.25, 0.5, 0.75]
@@ -268,10 +269,10 @@ def test_finished_children_are_logged_once_and_whole(tracker: Tracker) -> None:
     assert found[0].data.tags["kind"] == "trial"
     anew = [replace(runs[0], metrics={"ap": 0.9, "seconds": 1.0}), replace(runs[1], metrics={"ap": 0.25})]
     Tracker(tracker.uri, tracker.experiment_id).children(parent, anew)  # a study that was run anew
-    left = tracker._client.search_runs([tracker.experiment_id], query)
+    left = tracker.client.search_runs([tracker.experiment_id], query)
     assert sorted(run.data.metrics["ap"] for run in left) == [0.25, 0.5, 0.75, 0.9]
     slower = [replace(anew[0], metrics={"ap": 0.9, "seconds": 2.0})]
     Tracker(tracker.uri, tracker.experiment_id).children(parent, slower)
     assert {run.info.run_id for run in left} == {
-        run.info.run_id for run in tracker._client.search_runs([tracker.experiment_id], query)
+        run.info.run_id for run in tracker.client.search_runs([tracker.experiment_id], query)
     }

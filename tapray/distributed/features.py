@@ -95,10 +95,12 @@ def write_features(
 def _arrays(sources: Sources, index: pd.DataFrame, made: Mapping[str, Encoder]) -> Iterator[_Array]:
     config, movies = sources.config, json.loads((sources.shards / "manifest.json").read_text())["movies"]
     for name, encoder in made.items():
-        hashed = [RECIPE, sources.digest, config.crops.intensity, encoder.digest]
+        made_by = [config.crops.intensity, encoder.digest]
         shape = encoder.shape(config.crops.size, config.channels)
         if encoder.net is None:
-            yield _Array(name, content_hash(hashed)[:32], (len(index), *shape), name)
+            yield _Array(
+                name, content_hash([RECIPE, sources.digest, *made_by])[:32], (len(index), *shape), name
+            )
             continue
         for movie, own in index.groupby("movie"):
             sides = sources.movies[str(movie)].shape[1:]
@@ -107,7 +109,7 @@ def _arrays(sources: Sources, index: pd.DataFrame, made: Mapping[str, Encoder]) 
             whole = (len(used), shape[-3], *places)
             # Of the movie and its frames, and not of the labels: other labels of the same frames share them.
             pixels = [facts[key] for key in ("sha256", "axes", "picks")]
-            key = content_hash([RECIPE, pixels, used.tolist(), *hashed[2:]])[:32]
+            key = content_hash([RECIPE, pixels, used.tolist(), *made_by])[:32]
             yield _Array(f"{name}/{movie}", key, whole, name, str(movie))
 
 

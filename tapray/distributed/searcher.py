@@ -129,7 +129,7 @@ class CellSearch(Searcher):
         for record in records:
             self._known[Cell.of(record)][record["trial"]] = record
         self._ready: dict[Cell, list[list[Record]]] = {cell: [] for cell in cells}  # works to be begun
-        self._busy: dict[str, tuple[Cell, list[Record]]] = {}
+        self._busy: dict[str, Cell] = {}  # by the id of the work
 
     @property
     def missing(self) -> int:
@@ -147,14 +147,13 @@ class CellSearch(Searcher):
         cell = max(self._ready, key=lambda cell: (bool(self._ready[cell]), -len(self._known[cell])))
         if not self._ready[cell]:
             return None if self._busy else Searcher.FINISHED
-        work = self._ready[cell].pop(0)
-        self._busy[trial_id] = cell, work
-        return {"work": work}
+        self._busy[trial_id] = cell
+        return {"work": self._ready[cell].pop(0)}
 
     def _fill(self, cell: Cell) -> None:
         """Proposes the cell's next settings, if all before them are known."""
         known, study = self._known[cell], self._config.study
-        if cell in self._stopped or self._ready[cell] or any(busy == cell for busy, _ in self._busy.values()):
+        if cell in self._stopped or self._ready[cell] or cell in self._busy.values():
             return
         whole = next((n for n in range(study.trials) if n not in known), study.trials)
         begin = whole // study.together * study.together
@@ -177,7 +176,7 @@ class CellSearch(Searcher):
 
         Whether its trials failed, or were lost and are run again, is not known here: the next search knows.
         """
-        cell, _ = self._busy.pop(trial_id)
+        cell = self._busy.pop(trial_id)
         if result is None or error:
             self._stopped.add(cell)
             return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +69,6 @@ def pretrain(
     least, most = config.ray.workers
     elastic = least < most
     workers: Any = (least, most) if elastic else most  # Ray's types are those of Train V1
-    own = os.environ.get(_ROOM_NAME)
-    os.environ[_ROOM_NAME] = own or (_ROOM_ELASTIC if elastic else _ROOM)
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config=loop,
@@ -84,14 +84,26 @@ def pretrain(
         ),
     )
     total = config.pretrain.epochs * config.pretrain.steps_per_epoch
-    try:
-        with reporter.follow(log, "pretrain", total, "step", on_record), stoppable(stop, reporter.warn):
-            in_thread(trainer.fit)
-    finally:
-        if own is None:
-            del os.environ[_ROOM_NAME]  # of this training, not of the next
+    with (
+        reporter.follow(log, "pretrain", total, "step", on_record),
+        stoppable(stop, reporter.warn),
+        _patience(_ROOM_ELASTIC if elastic else _ROOM),
+    ):
+        in_thread(trainer.fit)
     best = result(config.pretrain, Checkpoints(folder, config.pretrain.keep_checkpoints))
     return trained(best.tensors(), config.pretrain.preset, config.channels)
+
+
+@contextmanager
+def _patience(seconds: str) -> Iterator[None]:
+    """How long what is fitted in the block waits for room, unless the environment says it."""
+    ours = _ROOM_NAME not in os.environ
+    os.environ.setdefault(_ROOM_NAME, seconds)
+    try:
+        yield
+    finally:
+        if ours:
+            del os.environ[_ROOM_NAME]  # another training may have more or less
 
 
 def _train_worker(loop: dict[str, Any]) -> None:

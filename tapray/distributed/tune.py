@@ -26,7 +26,7 @@ from tapray.distributed.searcher import CellSearch
 from tapray.distributed.signals import interruptible
 from tapray.errors import UserError, first_line
 from tapray.study.cells import Cell, seeds_together
-from tapray.study.results import Kind, parted, read_records, work_name
+from tapray.study.results import Kind, kind_of, parted, read_records, work_name
 from tapray.study.runner import Places, failure, run_trials
 from tapray.study.space import space
 
@@ -196,7 +196,7 @@ def _settled(folder: Path, work: list[Record], error: BaseException, lost: set[s
     """
     if isinstance(error, OSError):
         return False
-    kind: Kind = "trial" if "trial" in work[0] else "run"
+    kind = kind_of(work)
     names = {work_name(kind, each) for each in work}
     if isinstance(error, ray.exceptions.RayError) and not names <= lost:
         lost |= names

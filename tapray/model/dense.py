@@ -67,7 +67,7 @@ def dense_features(
     sides = (0, -width % divisor, 0, -height % divisor)
     padded = F.pad(frame.reshape(1, -1, height, width), sides, mode="replicate")[0]
     padded = padded.view(*frame.shape[:-2], *padded.shape[-2:])
-    margin = -(-beyond // divisor) * divisor
+    margin = margin_for(beyond, divisor)
     rows = []
     for top, bottom in _spans(padded.shape[-2], divisor):
         above = max(0, top - margin)
@@ -79,6 +79,11 @@ def dense_features(
             row.append(tile[:, at[0] : at[1], at[2] : at[3]])
         rows.append(torch.cat(row, dim=-1))
     return torch.cat(rows, dim=-2)[:, : -(-height // stride), : -(-width // stride)]
+
+
+def margin_for(beyond: int, divisor: int) -> int:
+    """Pixels to take around a tile or crop, so that what is kept sees all and the grid stays."""
+    return -(-beyond // divisor) * divisor
 
 
 def frame_features(net: TapNet, frame: Tensor, layer: Layer = Layer.PROJECTION) -> Tensor:

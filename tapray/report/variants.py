@@ -22,11 +22,8 @@ INFLATED = ["ap", "f1", "mcc"]
 
 
 def write_comparison(folders: Sequence[Path]) -> Path:
-    """Writes published.csv, .md and .tex into tables/ beside the run folders, or in the only one.
-
-    Of several also inflation.csv.
-    """
-    target = (folders[0].parent if len(folders) > 1 else folders[0]) / "tables"
+    """Writes published.csv, .md and .tex, and of several folders inflation.csv, into `tables_folder`."""
+    target = tables_folder(folders)
     table = published_table(folders)
     write_csv(table, target / "published.csv")
     atomic_write(target / "published.md", to_markdown(table))
@@ -34,6 +31,11 @@ def write_comparison(folders: Sequence[Path]) -> Path:
     if len(folders) > 1:
         write_csv(inflation_table(folders), target / "inflation.csv")
     return target
+
+
+def tables_folder(folders: Sequence[Path]) -> Path:
+    """Beside the run folders, or in the only one."""
+    return (folders[0].parent if len(folders) > 1 else folders[0]) / "tables"
 
 
 def _results(folders: Sequence[Path]) -> pd.DataFrame:

@@ -54,9 +54,13 @@ def best_f1_threshold(probabilities: FloatArray, labels: Labels) -> float:
     precision, recall, thresholds = precision_recall_curve(event, event_probability(probabilities))
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     best = int(np.argmax(f1[:-1]))  # the last point has no threshold
-    below = thresholds[best - 1] if best > 0 else 0.0
-    middle = (thresholds[best] + below) / 2
-    return float(middle if middle > below else thresholds[best])  # neighbouring floats have no middle
+    return half_way(thresholds[best], thresholds[best - 1] if best > 0 else 0.0)
+
+
+def half_way(accepted: float, below: float) -> float:
+    """A threshold between the lowest probability that is accepted and the next one below."""
+    middle = (accepted + below) / 2
+    return float(middle if middle > below else accepted)  # neighbouring floats have no middle
 
 
 def average_precision(probabilities: FloatArray, labels: Labels, n_classes: int) -> float:

@@ -89,6 +89,11 @@ def read_records(folder: Path, kind: Kind) -> list[dict[str, Any]]:
     return [once[key] for key in sorted(once)]
 
 
+def kind_of(work: Sequence[Mapping[str, Any]]) -> Kind:
+    """Whether a work is of search trials or of final runs."""
+    return "trial" if "trial" in work[0] else "run"
+
+
 def parted(kind: Kind, work: list[dict[str, Any]], lost: Set[str]) -> Iterator[list[dict[str, Any]]]:
     """A work, or each of its trials or runs by itself if one of them is named in `lost`."""
     if any(work_name(kind, each) in lost for each in work):

@@ -19,7 +19,7 @@ from tapray.atomic import atomic_write
 from tapray.config import JobConfig
 from tapray.study.cells import SEARCH_SEED, Cell, Fitted, Member, Work, run_work
 from tapray.study.halving import DIVERGED, run_halving
-from tapray.study.results import Kind, work_name
+from tapray.study.results import kind_of, work_name
 from tapray.study.scoring import final_record, search_scores
 from tapray.study.space import settings_of
 from tapray.study.statistics import time_blocks
@@ -49,12 +49,12 @@ def run_trials(config: JobConfig, places: Places, asked: Sequence[Record]) -> li
         OSError: a file or disk is away, which is no trial's fault.
         Exception: whatever the only one asked for raises.
     """
-    kind: Kind = "trial" if "trial" in asked[0] else "run"
-    target = places.records / work_name(kind, asked[0])
+    kind = kind_of(asked)
+    names = [work_name(kind, each) for each in asked]
+    target = places.records / names[0]
     with suppress(FileNotFoundError):
         known: list[Record] = json.loads(target.with_suffix(".json").read_text())
-        number = "trial" if kind == "trial" else "seed"
-        if [record[number] for record in known] == [each[number] for each in asked]:
+        if [work_name(kind, record) for record in known] == names:
             return known
     start = time.process_time()  # what it costs of a core, whatever else the machine does
     try:

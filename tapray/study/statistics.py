@@ -47,6 +47,11 @@ def paired_interval(
     return mean, low, high
 
 
+def enough_fields(field: NDArray[Any]) -> bool:
+    """Whether the crops (N,) lie in so many fields of view that these are drawn, and not blocks of time."""
+    return len(np.unique(field)) >= FEWEST_FIELDS
+
+
 def time_blocks(
     field: NDArray[Any], movie: NDArray[Any], t: NDArray[np.integer[Any]], group: NDArray[Any]
 ) -> NDArray[np.int64]:
@@ -55,9 +60,9 @@ def time_blocks(
     Fields of view where there are `FEWEST_FIELDS`; else each movie's frames are cut into `BLOCKS` of equal
     length, and all crops of a group (of one event, or of one place) go with the first of them.
     """
-    fields, place = np.unique(field, return_inverse=True)
-    if len(fields) >= FEWEST_FIELDS:
-        return place.astype(np.int64)
+    if enough_fields(field):
+        place: NDArray[np.int64] = np.unique(field, return_inverse=True)[1].astype(np.int64)
+        return place
     names, number = np.unique(movie, return_inverse=True)
     _, member = np.unique(group, return_inverse=True)
     first = np.full(member.max(initial=-1) + 1, np.iinfo(np.int64).max)
