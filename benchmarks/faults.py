@@ -158,7 +158,8 @@ ROWS: dict[str, tuple[Callable[[Running], None], int]] = {
 }
 
 
-NAMES = [*ROWS, "node lost", "node leaves", "node joins"]
+OF_THREE = "worker of three killed"  # gradients of more than two have several orders to be summed in
+NAMES = [*ROWS, OF_THREE, "node lost", "node leaves", "node joins"]
 SAVING = (terminate, interrupt)  # after these it must go on from where it was
 TOLD = ("step", "loss", "arrow", "val_arrow", "rate")
 
@@ -234,6 +235,17 @@ def node_lost(base: Path, folder: Path) -> dict[str, Any]:
         cluster.shutdown()
 
 
+def one_of_three(base: Path, folder: Path) -> dict[str, Any]:
+    """Compared with an undisturbed job of three workers."""
+    alone = folder.with_name("undisturbed_three")
+    for each in (alone, folder):
+        prepared(base, each, ray={"num_cpus": 3, "train_workers": 3})
+    if (running := Running(alone)).end():
+        raise RuntimeError(running.told())
+    record = disturbed(folder, partial(kill_worker, number=-1), 0)
+    return {**record, "nothing_lost": outcome(folder) == outcome(alone)}
+
+
 def resized(folder: Path, workers: int) -> dict[str, Any]:
     """A node comes to a running cluster, or leaves it: training goes on with so many `workers` instead.
 
@@ -284,6 +296,8 @@ def row(name: str, base: Path, scratch: Path, expected: object) -> dict[str, Any
     folder = scratch / name.replace(" ", "_")
     if name in ("node joins", "node leaves"):
         return resized(folder, 2 if name == "node joins" else 1)
+    if name == OF_THREE:
+        return one_of_three(base, folder)
     if name == "node lost":
         record = node_lost(base, folder)
         return {**record, "nothing_lost": outcome(folder) == expected}

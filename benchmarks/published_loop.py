@@ -5,8 +5,9 @@
 
 `published` is its data set, augmentation 5, data loader and `fit`, unchanged, with the workers of its own
 configuration (4) and with none; `tapray` our trainer on our crops. Both have the published U-Net, crops drawn
-uniformly, all augmentations, two threads. Arms take turns; a round's rate is of all its steps but the first
-two, and figures are medians over the rounds.
+uniformly, all augmentations, two threads. `published, step alone` is its optimiser step on crops that are
+there; beside all of them the rate of a plain matrix product. Arms take turns; a round's rate is of all its
+steps but the first two, and figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import tifffile
 import torch
 
 from benchmarks.common import emit, store_frames, write_movie
-from benchmarks.step_speed import OPTIONS, configured
+from benchmarks.step_speed import OPTIONS, configured, matrix_rate, operations
+from benchmarks.step_speed import published as published_step
 from tapray.config import SamplerKind
 from tapray.crops.splits import whole
 from tapray.data.movies import open_movie
@@ -93,6 +95,19 @@ def ours(
     return work
 
 
+def step_alone(size: int, batch: int, steps: int) -> Callable[[], float]:
+    one = published_step(size, batch)
+
+    def work() -> float:
+        asked = []
+        for _ in range(steps + WARM):
+            asked.append(time.perf_counter())
+            one()
+        return _of_steps([*asked, time.perf_counter()])
+
+    return work
+
+
 def _of_steps(asked: list[float]) -> float:
     """Seconds a step, of all but the first ones."""
     return (asked[-1] - asked[WARM]) / (len(asked) - 1 - WARM)
@@ -120,7 +135,9 @@ def main() -> None:
                 f"tapray, {option}": ours(movie, size, batch, given.steps, OPTIONS[option], folder / "frames")
                 for option in given.options
             }
+            arms["published, step alone"] = step_alone(size, batch, given.steps)
             taken: dict[str, list[float]] = {}
+            matrix: list[float] = []
             for number in range(given.repeats):
                 for workers in (0, 4):
                     target = folder / f"{number}-{workers}"
@@ -128,10 +145,13 @@ def main() -> None:
                     taken.setdefault(f"published, {workers} workers", []).append(once)
                 for arm, work in arms.items():
                     taken.setdefault(arm, []).append(work())
+                matrix.append(matrix_rate(3))
         rates = {arm: batch / statistics.median(times) for arm, times in taken.items()}
-        best = max(rate for arm, rate in rates.items() if arm.startswith("published"))
+        best = max(rate for arm, rate in rates.items() if arm.endswith("workers"))
+        share = operations(size) / statistics.median(matrix)
         figures[f"size_{size}"] = {
-            arm: {"pairs_per_s": rate, "to_published": rate / best} for arm, rate in rates.items()
+            arm: {"pairs_per_s": rate, "to_published": rate / best, "to_matrix_rate": rate * share}
+            for arm, rate in rates.items()
         }
         print(figures, file=sys.stderr, flush=True)
     emit("published_loop", {"steps": given.steps, "repeats": given.repeats, **figures})

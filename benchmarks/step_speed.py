@@ -1,8 +1,9 @@
-"""How fast is a training step? In one process, without Ray; ratios from interleaved rounds, medians.
+"""How fast is a training step? In one process; ratios from interleaved rounds, medians.
 
 `step`: pairs a second of the published U-Net in the published loop, and in ours with each of its options;
 beside the floating point operations that a step needs and the rate of a plain matrix product.
-`data`: crop pairs of 96 px a second that one core draws, cuts and collates from frames in uint16.
+`data`: crop pairs of 96 px a second that one core draws, cuts and collates from frames in uint16, which lie
+in mapped files, as in a job, or in Ray's object store.
 `share`: what of a step of the default recipe goes into the model, the augmentations and the crops.
 """
 
@@ -13,11 +14,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import ray
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -152,15 +156,23 @@ def later(work: Callable[[int], Any]) -> Callable[[], Any]:
 def data(folder: Path, repeats: int) -> dict[str, Any]:
     """Of one core: crops of 96 px, as they go to the device."""
     torch.set_num_threads(1)
-    own = batches(folder, 96, 256)
-    one = later(partial(own.crops, 0))
+    ways = {way: batches(folder, 96, 256) for way in ("mapped", "object_store")}
+    ray.init(num_cpus=1, include_dashboard=False)
+    stored = ways["object_store"].stream
+    held = [ray.put(np.array(source.frames)) for source in stored.sources]
+    stored.sources = [
+        replace(source, frames=ray.get(frames)) for source, frames in zip(stored.sources, held, strict=True)
+    ]
 
-    def twenty() -> None:
+    def twenty(one: Callable[[], Any]) -> None:
         for _ in range(20):
             one()
 
-    taken = rounds({"crops": twenty}, repeats)["crops"]
-    return {"size": 96, "batch": 256, "pairs_per_s": 20 * 256 / taken}
+    found = rounds({way: partial(twenty, later(partial(own.crops, 0))) for way, own in ways.items()}, repeats)
+    ray.shutdown()
+    return {"size": 96, "batch": 256} | {
+        way: {"pairs_per_s": 20 * 256 / taken} for way, taken in found.items()
+    }
 
 
 def share(folder: Path, repeats: int) -> dict[str, Any]:

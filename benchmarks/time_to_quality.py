@@ -76,11 +76,12 @@ BUDGETS, DRAWS, RIDGE = (5, 10), 5, Settings(weight_decay=1.0)
 LOOK = {"size": 48, "sharpness": 1.0, "batch": 256, "val_batches": 8}  # 2048 crops, the same for every arm
 
 
-def settings(data: str, arm: str, device: torch.device) -> PretrainConfig:
+def settings(data: str, arm: str, device: torch.device, precision: str | None = None) -> PretrainConfig:
     given = load_config(STUDIES[data]).pretrain
     kept = {"sharpness": given.sharpness, "include": given.include, "epochs": EPOCHS[data]}
     faster = ON_GPU[arm] if device.type == "cuda" else {}
-    return PretrainConfig.model_validate({**kept, **ARMS[arm], **faster})
+    asked = {"precision": precision} if precision else {}
+    return PretrainConfig.model_validate({**kept, **ARMS[arm], **faster, **asked})
 
 
 def prepare(data: str, folder: Path) -> None:
@@ -151,11 +152,18 @@ class Probe:
 
 
 def run(
-    data: str, arm: str, seed: int, folder: Path, minutes: float, device: torch.device, apart: float = 15
+    data: str,
+    arm: str,
+    seed: int,
+    folder: Path,
+    minutes: float,
+    device: torch.device,
+    apart: float = 15,
+    precision: str | None = None,
 ) -> None:
     """Trains and looks, until the recipe's end or the cap."""
     torch.set_num_threads(2)
-    inputs, pretrain = inputs_of(data, folder), settings(data, arm, device)
+    inputs, pretrain = inputs_of(data, folder), settings(data, arm, device, precision)
     frames = folder / data / f"frames-{arm}"
     make = partial(stream, inputs, Role.TRAIN, pretrain, pretrain.sampler, seed, frames)
     own, prepared = timed(frames, make)
@@ -187,6 +195,7 @@ def run(
             "seed": seed,
             "minutes": minutes,
             "apart": apart,
+            "precision": pretrain.precision,
             "commit": commit(),
         }
         atomic_write(path, json.dumps({**facts, "machine": machine(), "curve": curve}))
@@ -278,6 +287,7 @@ def main() -> None:
             command.add_argument("seed", type=int)
             command.add_argument("--minutes", type=float, default=60)
             command.add_argument("--device", default="cpu")
+            command.add_argument("--precision", help="of both arms (fp32, bf16, fp16)")
             command.add_argument("--apart", type=float, default=15, help="seconds between looks, at least")
         command.add_argument("folder", type=Path)
     commands.add_parser("table").add_argument("folder", type=Path)
@@ -289,7 +299,8 @@ def main() -> None:
             again = [sys.executable, "-m", "benchmarks.time_to_quality", *sys.argv[1:]]
             os.execve(again[0], again, {**os.environ, **MEMORY})
         device = torch.device(given.device)
-        run(given.data, given.arm, given.seed, given.folder, given.minutes, device, given.apart)
+        own = (given.minutes, device, given.apart, given.precision)
+        run(given.data, given.arm, given.seed, given.folder, *own)
     else:
         emit("time_to_quality", table(given.folder))
 

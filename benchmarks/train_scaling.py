@@ -3,9 +3,10 @@
 `plain`: the training loop in one process without Ray. `ray_1`: Ray Train with one worker. `ray_2`: with two,
 which share the batch; `ray_2_wide`: with two, each with a whole one. `ddp_2`: as `ray_2`, without Ray.
 `plain_2`: two plain processes at once that know nothing of each other, the most that the machine can give.
-`model`: the net's step alone, in one process: its time over a step of `ray_1` is the model's share of that.
+`model`: the net's step alone, on crops that are there, in one process; `model_2`: in two at once, half a
+batch each. Their time over that of a step of `plain`, `ray_1`, `ddp_2` or `ray_2` is the model's share of it.
 Every process computes with one thread. Pairs a second are the median of a run's records after its first
-epoch; figures are medians over the rounds.
+epoch; figures are medians over the rounds, and each round begins with another arm.
 
 `predicted` is the time of a step on N GPUs, each with a worker of its own: the step of one, and the ring that
 sums the gradients, 2 (N - 1) / N x bytes / bandwidth + 2 (N - 1) x latency, nothing of it hidden.
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,14 @@ LINKS = {  # bytes a second and seconds: one node of 8 GPUs (NVLink), several no
 GPUS = (8, 64, 512)
 # Of the pairs a second; each a median over the rounds, since a machine is not as fast in all of them.
 RATIOS = (
-    *(("ray_1", "plain"), ("ray_1", "model"), ("ray_2", "ray_1"), ("ray_2_wide", "ray_1")),
-    *(("ddp_2", "plain"), ("plain_2", "plain")),
+    *(("ray_1", "plain"), ("ray_2", "ray_1"), ("ray_2_wide", "ray_1"), ("ddp_2", "plain")),
+    *(("plain_2", "plain"), ("model_2", "model")),
+    *(
+        ("plain", "model"),
+        ("ray_1", "model"),
+        ("ddp_2", "model_2"),
+        ("ray_2", "model_2"),
+    ),  # the model's share
 )
 
 
@@ -109,26 +117,28 @@ def at_once(works: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> flo
     return time.perf_counter() - start
 
 
-def model(folder: Path, log: Path) -> None:
+def model(folder: Path, log: Path, batch: int = BATCH) -> None:
     """Steps on the same crops, in this process, on one thread; writes what a run writes."""
     torch.set_num_threads(1)
     config, regions, frames = job(folder)
-    crops = open_stream(frames, regions[Role.TRAIN], config, config.pretrain.sampler, 0)
-    given, trainer = Batches(crops, config.pretrain).train(0, 0), Trainer(config.pretrain, 0)
+    own = config.pretrain.model_copy(update={"batch": batch})
+    crops = open_stream(frames, regions[Role.TRAIN], config, own.sampler, 0)
+    given, trainer = Batches(crops, own).train(0, 0), Trainer(own, 0)
     records = []
-    for epoch in range(config.pretrain.epochs):
+    for epoch in range(own.epochs):
         start = time.perf_counter()
-        for _ in range(config.pretrain.steps_per_epoch):
+        for _ in range(own.steps_per_epoch):
             trainer.train_step(*given)
-        taken = (time.perf_counter() - start) / config.pretrain.steps_per_epoch
-        records.append(json.dumps({"epoch": epoch, "pairs_per_s": BATCH / taken}))
+        taken = (time.perf_counter() - start) / own.steps_per_epoch
+        records.append(json.dumps({"epoch": epoch, "pairs_per_s": batch / taken}))
     log.write_text("\n".join(records))
 
 
-def alone(work: Callable[[Path, Path], None], folder: Path, logs: list[Path]) -> dict[str, float]:
-    """As many processes as logs, which know nothing of each other; their pairs a second together."""
-    seconds = at_once([(work, (folder, log)) for log in logs])
-    return told([rate(log) for log in logs], seconds)
+def alone(work: Callable[..., None], folder: Path, log: Path, number: int) -> dict[str, float]:
+    """Processes that know nothing of each other; their pairs a second together."""
+    logs = [log.with_stem(f"{log.stem}_{rank}") for rank in range(number)]
+    seconds = at_once([(work, (folder, each)) for each in logs])
+    return told([rate(each) for each in logs], seconds)
 
 
 def ddp(folder: Path, log: Path, rank: int, meet: str) -> None:
@@ -173,6 +183,18 @@ def rate(log: Path) -> float:
     return statistics.median(record["pairs_per_s"] for record in records if record["epoch"] > 0)
 
 
+ARMS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
+    "model": partial(alone, model, number=1),
+    "plain": partial(alone, plain, number=1),
+    "ray_1": partial(with_ray, workers=1),
+    "ray_2": partial(with_ray, workers=2),
+    "ray_2_wide": partial(with_ray, workers=2, batch=2 * BATCH),
+    "ddp_2": ddp_2,
+    "plain_2": partial(alone, plain, number=2),
+    "model_2": partial(alone, partial(model, batch=BATCH // 2), number=2),
+}
+
+
 def told(rates: list[float], taken: float, batch: int = BATCH) -> dict[str, float]:
     """Pairs a second, and the seconds that went elsewhere: start, validation, checkpoints, end."""
     settings = STUDY["pretrain"]
@@ -202,20 +224,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Ray's workers would compile every import anew
-    names = ("model", "plain", "ray_1", "ray_2", "ray_2_wide", "ddp_2", "plain_2")
-    taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in ARMS}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         job(folder)
         for number in range(given.repeats):
-            logs = {name: folder / f"{number}_{name}.jsonl" for name in (*names, "other")}
-            taken["model"].append(alone(model, folder, [logs["model"]]))
-            taken["plain"].append(alone(plain, folder, [logs["plain"]]))
-            taken["ray_1"].append(with_ray(folder, logs["ray_1"], 1))
-            taken["ray_2"].append(with_ray(folder, logs["ray_2"], 2))
-            taken["ray_2_wide"].append(with_ray(folder, logs["ray_2_wide"], 2, 2 * BATCH))
-            taken["ddp_2"].append(ddp_2(folder, logs["ddp_2"]))
-            taken["plain_2"].append(alone(plain, folder, [logs["plain_2"], logs["other"]]))
+            for name in [*ARMS][number:] + [*ARMS][:number]:
+                taken[name].append(ARMS[name](folder, folder / f"{number}_{name}.jsonl"))
             print({key: rows[-1] for key, rows in taken.items()}, file=sys.stderr, flush=True)
     figures: dict[str, Any] = {
         name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
@@ -235,6 +250,7 @@ def main() -> None:
             **vars(given),
             **figures,
             **ratios,
+            "rounds": taken,
             "gradient_bytes": gradient,
             "predicted": {
                 "of the step measured on one core": predicted(BATCH / rates["ray_1"], gradient),
