@@ -62,7 +62,13 @@ class Running:
         self.folder, self.log = folder, folder / "run" / "pretrain" / "log.jsonl"
         self.errors = folder.with_suffix(".txt").open("w+")  # beside: the folder's disk may be full
         command = [sys.executable, "-m", "tapray", "pretrain", "study.yaml", "--progress", "quiet"]
-        self.process = subprocess.Popen(command, cwd=folder, stderr=self.errors, start_new_session=True)
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,  # where Ray tells of a lost worker
+            stderr=self.errors,
+            start_new_session=True,
+        )
 
     def records(self) -> list[dict[str, Any]]:
         """Of its log so far."""

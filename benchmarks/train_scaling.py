@@ -89,17 +89,18 @@ def job(folder: Path) -> tuple[JobConfig, dict[Role, list[Region]], Path]:
     return config, {role: inputs.regions_of(role) for role in Role}, folder / "frames"
 
 
-def plain(folder: Path, log: Path) -> None:
+def plain(folder: Path, log: Path, batch: int) -> None:
     """In this process, on one thread."""
     torch.set_num_threads(1)
     config, regions, frames = job(folder)
+    own = config.pretrain.model_copy(update={"batch": batch})
     train, val = (
-        Batches(open_stream(frames, regions[role], config, config.pretrain.sampler, 0), config.pretrain)
+        Batches(open_stream(frames, regions[role], config, own.sampler, 0), own)
         for role in (Role.TRAIN, Role.VAL)
     )
     saved = log.with_suffix("")
     saved.mkdir()
-    run(Trainer(config.pretrain, 0), train, val, Checkpoints(saved, 2), log, Team())
+    run(Trainer(own, 0), train, val, Checkpoints(saved, 2), log, Team())
 
 
 def at_once(works: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> float:
@@ -117,7 +118,7 @@ def at_once(works: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> flo
     return time.perf_counter() - start
 
 
-def model(folder: Path, log: Path, batch: int = BATCH) -> None:
+def model(folder: Path, log: Path, batch: int) -> None:
     """Steps on the same crops, in this process, on one thread; writes what a run writes."""
     torch.set_num_threads(1)
     config, regions, frames = job(folder)
@@ -134,11 +135,13 @@ def model(folder: Path, log: Path, batch: int = BATCH) -> None:
     log.write_text("\n".join(records))
 
 
-def alone(work: Callable[..., None], folder: Path, log: Path, number: int) -> dict[str, float]:
+def alone(
+    work: Callable[..., None], folder: Path, log: Path, number: int, batch: int = BATCH
+) -> dict[str, float]:
     """Processes that know nothing of each other; their pairs a second together."""
     logs = [log.with_stem(f"{log.stem}_{rank}") for rank in range(number)]
-    seconds = at_once([(work, (folder, each)) for each in logs])
-    return told([rate(each) for each in logs], seconds)
+    seconds = at_once([(work, (folder, each, batch)) for each in logs])
+    return told([rate(each) for each in logs], seconds, batch)
 
 
 def ddp(folder: Path, log: Path, rank: int, meet: str) -> None:
@@ -191,7 +194,7 @@ ARMS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
     "ray_2_wide": partial(with_ray, workers=2, batch=2 * BATCH),
     "ddp_2": ddp_2,
     "plain_2": partial(alone, plain, number=2),
-    "model_2": partial(alone, partial(model, batch=BATCH // 2), number=2),
+    "model_2": partial(alone, model, number=2, batch=BATCH // 2),
 }
 
 

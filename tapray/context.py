@@ -102,6 +102,13 @@ class Job:
         path = self.folder.stage("pretrain") / "log.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()]
 
+    def note_data(self) -> None:
+        """Notes in MLflow which labelled crops this job's run is about, made by it or found."""
+        manifest = self.shards / "manifest.json"
+        digest = json.loads(manifest.read_text())["digest"][:32]
+        self.tracker.dataset(self.run_id, self.config.name, digest, str(self.shards), "labelled crops")
+        self.tracker.artifact(self.run_id, manifest, "dataset")
+
     def child(self, name: str, tags: dict[str, str]) -> str:
         """The id of this job's own nested MLflow run of that name, opened again if it is there."""
         return self.tracker.run(name, f"{self.run_id}/{name}", self.run_id, tags)

@@ -61,7 +61,9 @@ def errors(job: Job) -> dict[str, Any]:
         paths += pictures.by_surroundings(table, head, target / f"surroundings_{head}.png")
     paths.append(write_csv(pd.concat(tables), target / "errors.csv"))
     run = job.results.predictions[best["init"], best["head"], best["budget"], best["seed"]]
-    wrong = mistakes(test, _event(run), run["threshold"], size, job.config.crops.classes)
+    known = pd.concat([own.table.assign(movie=name) for name, own in inputs.places.items()])
+    known = known.loc[known["kind"] == "event", ["movie", "event_id", "t", "y", "x", "t_end", "radius"]]
+    wrong = mistakes(test, _event(run), run["threshold"], size, job.config.crops.classes, known)
     paths.append(write_csv(wrong, target / "mistakes.csv"))
     paths.append(_gallery(job, wrong, target / "mistakes.png"))
     return log(job, "errors", paths)
@@ -97,7 +99,9 @@ def _gallery(job: Job, wrong: pd.DataFrame, path: Path) -> Path:
     intensity, side = job.config.crops.intensity, CONTEXT * job.config.crops.size
     net, pairs, seen, outlines = load_tap(job.model), [], [], []
     marks = {entry.name: job.inputs.outlines(entry) for entry in job.inputs.entries}
-    for name, t, t_end, y, x in wrong[["movie", "t", "t_end", "y", "x"]].itertuples(index=False, name=None):
+    half, shown = job.config.crops.size // 2, wrong[["movie", "first", "last", "top", "left"]]
+    for name, t, t_end, top, left in shown.itertuples(index=False, name=None):
+        y, x = top + half, left + half
         movie = job.inputs.movies[name]
         own = min(side, *movie.shape[1:]) // net.backbone.divisor * net.backbone.divisor
         raw = np.concatenate([movie.read(at, at + 1) for at in (t, t_end)])

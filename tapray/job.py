@@ -57,8 +57,10 @@ def run_job(
     if config.mirror and Path(str(config.mirror)).is_relative_to(folder.out):
         raise UserError("lies in the run folder", where="mirror", todo="name another place for the copy")
     mirror = Mirror(folder.out, config.mirror) if config.mirror else None
-    if mirror and (n := mirror.pull()):
-        reporter.say(f"taken from {config.mirror}", files=n)
+    if mirror:
+        mirror.probe()
+        if n := mirror.pull():
+            reporter.say(f"taken from {config.mirror}", files=n)
     given = None
     if config.simulate is None and ("shard" in force or not folder.is_done("shard", keys["shard"])):
         given = Inputs(config, config.movies)
@@ -115,6 +117,8 @@ def _run_stages(
                 found = preflight(config, folder.out, uri, trains="pretrain" in todo)
                 reporter.say("cluster joined", machines=found)
             _forget(folder, stale)
+            if "shard" in done:
+                job.note_data()
             for name in todo:
                 reporter.stage(name)
                 folder.begin(name, keys[name])

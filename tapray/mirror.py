@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,16 @@ class Mirror:
         self._index: Index = {}
         self._written: Index = {}  # the index as the copy has it
         self._copied = False  # anything, by this process: until then nothing is known of the copy
+
+    def probe(self) -> None:
+        """Writes a small file and removes it, so that a fault is told before anything is worked on.
+
+        Raises:
+            UserError: the copy cannot be written.
+        """
+        name = f".probe-{uuid.uuid4().hex[:12]}"
+        self._put(name, b"")
+        self._remove(name)
 
     def pull(self) -> int:
         """Fills a run folder that is not there yet from its copy, if there is one; returns how many files.
@@ -84,9 +95,7 @@ class Mirror:
             self._put(INDEX, json.dumps(self._index).encode())
             self._written = dict(self._index)
         for name in gone:
-            with self._reached(), suppress(FileNotFoundError):
-                path = UPath(self._target / name)
-                path.fs.rm_file(path.path)  # unlink deletes in bulk, which not every S3 store knows
+            self._remove(name)
         self._seen = files
         return sent
 
@@ -140,6 +149,11 @@ class Mirror:
         with self._reached():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+
+    def _remove(self, name: str) -> None:
+        path = UPath(self._target / name)
+        with self._reached(), suppress(FileNotFoundError):
+            path.fs.rm_file(path.path)  # unlink deletes in bulk, which not every S3 store knows
 
     def _read_index(self) -> Index:
         text = self._get(INDEX)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tapray.atomic import atomic_write
-from tapray.config import JobConfig
+from tapray.config import JobConfig, Role
 from tapray.context import Job
+from tapray.crops.budgets import count_events
 from tapray.crops.splits import pretrain_regions
 from tapray.errors import UserError
 from tapray.insights import calibrate, errors
@@ -65,9 +66,10 @@ def shard(job: Job) -> dict[str, Any]:
     write_table(pa.Table.from_pandas(index, preserve_index=False), job.shards / "index.parquet")
     manifest = inputs.manifest(records, result.as_dict())
     atomic_write(job.shards / "manifest.json", json.dumps(manifest, indent=1))
-    job.tracker.dataset(job.run_id, config.name, manifest["digest"][:32], str(job.shards), "labelled crops")
-    job.tracker.artifact(job.run_id, job.shards / "manifest.json", "dataset")
-    return {"digest": manifest["digest"], "audit": result.as_dict(), "counts": manifest["counts"]}
+    job.note_data()
+    events = {role.value: count_events(index[index.split == role.value]) for role in Role}
+    facts = {"audit": result.as_dict(), "counts": manifest["counts"], "events": events}
+    return {"digest": manifest["digest"], **facts}
 
 
 def features(job: Job) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def kept_features(job: Job) -> Iterator[None]:
 def _study(job: Job) -> dict[str, Any]:
     from tapray.distributed import tune
     from tapray.distributed.journal import journal
+    from tapray.study.choice import choose
     from tapray.study.results import read_records
 
     config, target = job.config, job.study
@@ -117,7 +120,7 @@ def _study(job: Job) -> dict[str, Any]:
         tell(read_records(target, "trial"))  # of a study that was stopped
         trials = tune.search(config, job.features, job.model, every, target, tell)
     atomic_write(target / "optuna.log", journal(config, every, trials))
-    chosen = tune.choose(config, trials, every)
+    chosen = choose(config, trials, every)
     named = {cell.name: params for cell, params in chosen.items()}
     atomic_write(target / "chosen.json", json.dumps(named, indent=1))
     with (
@@ -168,8 +171,9 @@ def report(job: Job) -> dict[str, Any]:
     target = job.folder.stage("report")
     stages = {name: job.folder.stage(name) for name in LOOKED}
     tables = (found.results, found.trials, found.predictions)
-    about, counts = job.folder.about(config), job.folder.facts("shard")["counts"]
-    paths = write_report(target, *tables, audit, job.history, stages, about, name=config.name, counts=counts)
+    about, sharded = job.folder.about(config), job.folder.facts("shard")
+    known = {"name": config.name, "counts": sharded["counts"], "events": sharded.get("events", {})}
+    paths = write_report(target, *tables, audit, job.history, stages, about, **known)
     model = save_model(config, found, job.study, job.model, job.folder.stage("model"))
     if choice := choose_threshold(load_model(model), job.inputs, job.reporter):
         set_threshold(model, choice.threshold, choice.as_dict())

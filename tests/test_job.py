@@ -185,6 +185,18 @@ def test_continuing_doubles_no_run(continued: Continued) -> None:
     assert len(nested) == TRIALS + RUNS
 
 
+def test_a_run_names_its_data_also_where_it_found_them(continued: Continued, tiny_job: Path) -> None:
+    from mlflow import MlflowClient
+
+    digest = json.loads((tiny_job / "shard" / "manifest.json").read_text())["digest"]
+    for out in (tiny_job, continued.out):  # the latter's shards were made by another run
+        client = MlflowClient(tracking_uri=default_uri(out))
+        runs = client.search_runs([found.experiment_id for found in client.search_experiments()])
+        (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+        (data,) = parent.inputs.dataset_inputs
+        assert data.dataset.digest == digest[:32]
+
+
 @pytest.mark.parametrize("name", ["results.csv", "trials.csv", "summary.csv", "report.html"])
 def test_neither_interruption_nor_concurrency_changes_results(
     continued: Continued, tiny_job: Path, name: str

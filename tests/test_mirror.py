@@ -12,6 +12,7 @@ from upath import UPath
 
 from tapray import mirror
 from tapray.console import Reporter
+from tapray.errors import UserError
 from tapray.job import run_job
 from tapray.mirror import INDEX, Mirror
 from tests.conftest import files, tiny_config
@@ -53,6 +54,14 @@ def test_only_what_has_changed_is_copied(tmp_path: Path, target: UPath) -> None:
     assert copy.push() == 1
     assert not (target / "shard" / "p.parquet").exists()
     assert Mirror(out, target).push() == 0  # of another process: told by content
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="copy cannot be used"):
+        Mirror(tmp_path / "run", tmp_path / "file" / "copy").probe()
+    Mirror(tmp_path / "run", tmp_path / "copy").probe()
+    assert not [*(tmp_path / "copy").iterdir()]
 
 
 def test_nothing_is_copied_before_a_stage_is_done(tmp_path: Path, target: UPath) -> None:

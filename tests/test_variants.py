@@ -84,6 +84,8 @@ def folders(tmp_path: Path) -> list[Path]:
                 **{"precision_1": 0.5 + 0.01 * seed + gain, "recall_1": 0.6, "ap": 0.5 + 0.01 * seed + gain},
                 **{"f1": 0.4 + 0.02 * seed + gain, "mcc": 0.3 + 0.01 * seed + gain, "precision_2": None},
                 "recall_2": None,
+                **{f"{name}_argmax": 0.25 for name in ("precision_0", "recall_0", "precision_1", "recall_1")},
+                **{f"{name}_argmax": None for name in ("precision_2", "recall_2")},
             }
             for init in ("tap", "end_to_end")
             for seed in range(3)
@@ -98,17 +100,21 @@ def folders(tmp_path: Path) -> list[Path]:
 
 def test_the_published_table_has_mean_and_deviation_of_each_class(folders: list[Path]) -> None:
     table = published_table(folders)
-    assert len(table) == 4
-    row = table.query("split == 'movie' and init == 'tap'").iloc[0]
+    assert len(table) == 8
+    published, row = (
+        table.query(f"split == 'movie' and init == 'tap' and decision == '{decision}'").iloc[0]
+        for decision in ("argmax", "threshold")
+    )
+    assert (published["precision_1_mean"], published["precision_1_std"]) == (0.25, 0.0)
     assert (row["crop_size"], row["area_threshold"], row["n_seeds"]) == (48, 0, 3)
     assert (row["precision_1_mean"], row["precision_1_std"]) == pytest.approx((0.51, 0.01))
     assert not [name for name in table if name.startswith("precision_2")]
     markdown, latex = to_markdown(table), to_latex(table)
-    assert "| random_crop (leaky) | 48 | 0 | linear | 10 | tap | 3 |" in markdown
+    assert "| random_crop (leaky) | 48 | 0 | linear | 10 | tap | argmax | 3 |" in markdown
     assert "0.510 ± 0.010" in markdown
     assert r"random\_crop (leaky) & 48" in latex
     assert r"0.510 $\pm$ 0.010" in latex
-    assert latex.count(r"\\") == 5
+    assert latex.count(r"\\") == 9
 
 
 def test_inflation_is_what_a_leak_adds(folders: list[Path]) -> None:
@@ -134,10 +140,10 @@ def test_variants_that_no_column_tells_apart_are_named(folders: list[Path]) -> N
     other = folders[0].with_name("longer")
     shutil.copytree(folders[0], other)
     table = published_table([*folders, other])
-    assert table["variant"].tolist().count("longer") == 2
-    assert table["n_seeds"].tolist() == [3] * 6
+    assert table["variant"].tolist().count("longer") == 4
+    assert table["n_seeds"].tolist() == [3] * 12
     assert "| longer | movie | 48 |" in to_markdown(table)
-    assert to_latex(table).startswith(r"\begin{tabular}{lllllllr")
+    assert to_latex(table).startswith(r"\begin{tabular}{llllllllr")
     assert inflation_table([*folders, other]).empty  # which of two is the leaky one's other side?
 
 
@@ -158,8 +164,8 @@ def test_a_study_of_variants_runs_them_all_and_compares_them(
     path = written(tmp_path, data)
     assert tapray("report", path, "--out", tmp_path / "runs", "--tables", "--progress", "json") == 0
     shown = capsys.readouterr().out
-    assert "| movie | 32 | 0 | linear | 2 | tap | 2 |" in shown
-    assert "| random_crop (leaky) | 32 | 0 | linear | 2 | tap | 2 |" in shown
+    assert "| movie | 32 | 0 | linear | 2 | tap | argmax | 2 |" in shown
+    assert "| random_crop (leaky) | 32 | 0 | linear | 2 | tap | threshold | 2 |" in shown
     assert not (tmp_path / "runs" / "free" / "pretrain" / "checkpoints").exists()
     inflation = pd.read_csv(tmp_path / "runs" / "tables" / "inflation.csv")
     assert set(inflation["metric"]) == {"ap", "f1", "mcc"}

@@ -57,7 +57,7 @@ def read_places(entry: MovieEntry, movie: Movie) -> Places:
         table = reader.read(annotation, entry.name, movie).assign(
             frame_slack=annotation.frame_tolerance, slack=annotation.pixel_tolerance
         )
-        if has_masks and annotation.kind is AnnotationKind.CTC_TRACKS:
+        if has_masks and annotation.kind is AnnotationKind.CTC_TRACKS and not annotation.overrules:
             tables.append(table[table["kind"] == "negative"])
             continue
         exhaustive |= reader.exhaustive if annotation.exhaustive is None else annotation.exhaustive
@@ -65,8 +65,11 @@ def read_places(entry: MovieEntry, movie: Movie) -> Places:
             rules.append(table[table["kind"] != "unknown"])
         else:
             tables.append(table)
-    left = [table[~near(table, pd.concat(rules))] for table in tables]
-    return Places(merge([*rules, *left]), exhaustive)
+    corrections, others = pd.concat(rules), pd.concat(tables)
+    dropped = near(others, corrections)
+    left = [table[~near(table, corrections)] for table in tables]
+    overruled = others[dropped & (others["kind"] == "event")]
+    return Places(merge([*rules, *left]), exhaustive, corrections, overruled)
 
 
 def render_event_masks(places: Places, shape: tuple[int, int, int]) -> MaskReader:
@@ -85,18 +88,24 @@ def open_instance_masks(entry: MovieEntry, movie: Movie) -> Movie | None:
 
 
 def open_event_masks(entry: MovieEntry, movie: Movie, places: Places) -> MaskReader:
-    """The event masks of an entry as they were annotated, or drawn from its places where none were or
-    another annotation overrules them.
+    """The event masks of an entry as they were annotated, or drawn from its places where none were.
 
-    Of several event mask annotations the highest value counts. Raises UserError for damaged files.
+    Of several event mask annotations the highest value counts. Events that another annotation overrules are
+    taken out of them, and its own are drawn in. Raises UserError for damaged files.
     """
     annotated = [a for a in entry.annotations if a.kind is AnnotationKind.EVENT_MASKS]
-    if not annotated or any(a.overrules for a in entry.annotations):
+    if not annotated:
         return render_event_masks(places, movie.shape)
     masks = [open_masks(annotation, movie) for annotation in annotated]
 
     def read(start: int, stop: int) -> NDArray[np.uint8]:
         highest: NDArray[np.uint8] = np.maximum.reduce([read_masks(mask, start, stop) for mask in masks])
-        return highest
+        if places.corrections.empty:
+            return highest
+        gone, own = (
+            draw_discs(table, start, stop, movie.shape[1:])
+            for table in (places.overruled, places.corrections)
+        )
+        return np.where(own > 0, own, np.where(gone > 0, 0, highest))
 
     return read

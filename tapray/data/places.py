@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -38,10 +38,13 @@ class Places:
     slack: by how many frames and pixels the annotation may be off.
     exhaustive: every event of the movie is an event here, so that what is away from all places is
     negative too.
+    corrections: the places of annotations that overrule others; overruled: the events that they do away with.
     """
 
     table: pd.DataFrame
     exhaustive: bool
+    corrections: pd.DataFrame = field(default_factory=lambda: no_places())
+    overruled: pd.DataFrame = field(default_factory=lambda: no_places())
 
 
 def make_table(

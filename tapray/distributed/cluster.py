@@ -17,6 +17,7 @@ from tapray.errors import UserError
 # Set before ray is imported: each takes seconds off or silences what is not ours to show.
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # 2 s: end and faults are seen late; 0.2 s: busy on few cores
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that tells of drained machines; SIGTERM tells us
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
     "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "900",

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,11 @@ from tapray.distributed.searcher import CellSearch
 from tapray.distributed.signals import interruptible
 from tapray.errors import UserError, first_line
 from tapray.study.cells import Cell, seeds_together
+from tapray.study.choice import check
 from tapray.study.results import Kind, kind_of, parted, read_records, work_name
 from tapray.study.runner import Places, failure, run_trials
-from tapray.study.space import space
 
 LISTED_S = 90.0  # seconds within which what other machines have written is listed here too
-EQUAL_AP = 0.01  # a difference of average precision that does not count beside one of calibration
 Record = dict[str, Any]
 OnResult = Callable[[list[Record]], None]
 
@@ -82,7 +82,7 @@ def final_runs(
     while missing := _missing(works, {work_name("run", record) for record in known}, lost):
         known += _tune(config, places, {"work": tune.grid_search(missing)}, None, 1, lost, on_result)
     records = _complete(folder, "run", sum(map(len, works)))
-    _check(records)
+    check(records)
     return records
 
 
@@ -90,40 +90,6 @@ def _missing(works: Sequence[list[Record]], done: Set[str], lost: Set[str]) -> l
     """What is left of works; those that were lost once, each run by itself."""
     left = [[each for each in work if work_name("run", each) not in done] for work in works]
     return [part for work in left for part in parted("run", work, lost)]
-
-
-def choose(config: JobConfig, trials: Sequence[Record], cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
-    """Each cell's setting of best validation average precision; the lower NLL breaks ties.
-
-    Of two objectives the setting of lowest ECE among those within `EQUAL_AP` of the best. A cell of which no
-    trial ended well has none.
-
-    Raises:
-        UserError: no cell is left that can be kept as a model.
-    """
-    _check(trials)
-    best = {}
-    for cell in cells:
-        own = [trial for trial in trials if trial["status"] == "done" and Cell.of(trial) == cell]
-        if not own:
-            continue
-        if config.study.objectives == "ap_and_ece":
-            floor = max(trial["val_ap"] for trial in own) - EQUAL_AP
-            good = [trial for trial in own if trial["val_ap"] >= floor]
-            top = min(good, key=lambda trial: (trial["val_ece"], trial["trial"]))
-        else:
-            top = max(own, key=lambda trial: (round(trial["val_ap"], 6), -trial["val_nll"], -trial["trial"]))
-        best[cell] = {str(name): top[name] for name in space(cell.init, cell.head, config.study.search)}
-    return best
-
-
-def _check(records: Sequence[Record]) -> None:
-    """Raises UserError where nothing is left that can be kept as a model."""
-    able = [record for record in records if Cell.of(record).init.is_tap]
-    if not any(record["status"] == "done" for record in able):
-        error = next((record["error"] for record in able if "error" in record), "all were pruned")
-        todo = "mend the cause and run again with --force study"
-        raise UserError(f"every trial failed ({error})", where="study", todo=todo)
 
 
 def _complete(folder: Path, kind: Kind, n: int) -> list[Record]:
@@ -174,7 +140,7 @@ def _tune(
         ),
     )
     try:
-        with interruptible():
+        with interruptible(), _little_memory(told, lost):
             tuner.fit()
         failed = [(trial.config["work"], _error(trial)) for trial in told.failed]
         away = [error for work, error in failed if not _settled(places.records, work, error, lost, told)]
@@ -183,9 +149,29 @@ def _tune(
     if away:
         what = f"trials could not read or write their files ({len(away)} works; {first_line(away[0])})"
         raise UserError(what, where="study", todo="run the same command again: they are done then")
-    if not told.heard and not told.failed:
+    if not (told.heard or told.failed or told.short_of_memory):
         raise KeyboardInterrupt  # Tune was told to stop
     return told.heard
+
+
+@contextmanager
+def _little_memory(told: _Tell, lost: set[str]) -> Iterator[None]:
+    """A worker that Ray ends before memory is full takes all of Tune with it: what ran is run one by one.
+
+    Raises:
+        UserError: that did not help.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
+            raise
+        names = {work_name(kind_of(work), each) for work in told.running.values() for each in work}
+        if names <= lost:
+            what, todo = "trials need more memory than there is", "lower ray.concurrent_trials or study.batch"
+            raise UserError(what, where="study", todo=todo) from None
+        lost |= names
+        told.short_of_memory = True
 
 
 def _settled(folder: Path, work: list[Record], error: BaseException, lost: set[str], told: _Tell) -> bool:
@@ -214,6 +200,8 @@ class _Tell(tune.Callback):
         self._on_result = on_result
         self.failed: list[Any] = []  # as Tune has them: their errors are on disk only after this is told
         self.heard: list[Record] = []
+        self.running: dict[str, list[Record]] = {}  # works, by the id that Tune gave them
+        self.short_of_memory = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the tuner keeps a copy on disk, which needs no way to talk to this process
@@ -223,14 +211,20 @@ class _Tell(tune.Callback):
         self.heard += records
         self._on_result(records)
 
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A work begins, perhaps anew."""
+        self.running[trial.trial_id] = trial.config["work"]
+
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A work is finished."""
+        self.running.pop(trial.trial_id, None)
         self.say(json.loads(result["records"]))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A work has failed twice."""
+        self.running.pop(trial.trial_id, None)
         self.failed.append(trial)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from tapray.study.statistics import bands, draws
+from tapray.study.resampling import bands, draws
 
 BINS = 256  # of attribution, for the AUC
 FEWEST = 4  # blocks of time

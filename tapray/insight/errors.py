@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tapray.crops.background import areas
 from tapray.data.places import CLASS_NAMES
 from tapray.insight.detection import spans
-from tapray.study.statistics import bands, draws
+from tapray.study.resampling import bands, draws
 
 FRAME_BINS = 20
 RESAMPLES = 1000

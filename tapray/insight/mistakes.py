@@ -11,23 +11,31 @@ from tapray.data.places import CLASS_NAMES
 MOST = 8  # of each kind
 MISTAKE_COLUMNS = [
     *("mistake", "movie", "t", "y", "x", "class", "quality", "t_end", "radius", "probability"),
-    *("top", "left"),
+    *("first", "last", "top", "left"),
 ]
+_PLACE = ["t", "y", "x", "t_end", "radius"]
 
 
 def mistakes(
-    crops: pd.DataFrame, event: NDArray[np.float64], threshold: float, size: int, classes: int
+    crops: pd.DataFrame,
+    event: NDArray[np.float64],
+    threshold: float,
+    size: int,
+    classes: int,
+    events: pd.DataFrame,
 ) -> pd.DataFrame:
     """False positives from the most probable down, then false negatives from the least probable up.
 
-    At most MOST of each, and one for each group of crops. With the columns of an event table: y and x are the
-    middle of the crop, class what was annotated, quality `review`, so that a row counts once it is given
-    another; and top and left, the crop's corner.
+    At most MOST of each, and one for each group of crops. With the columns of an event table: the place of
+    what was annotated, or the middle of the crop where that is nothing; class what was annotated, quality
+    `review`, so that a row counts once it is given another. first and last, the frames of the crop that was
+    judged; top and left, its corner.
 
     Args:
-        crops: N test crops: movie, t, delta, y, x (corner), label, group.
+        crops: N test crops: movie, t, delta, y, x (corner), label, group, event_id.
         event: (N,) calibrated probability of an event; threshold: from which on it is called one.
         classes: of the labels.
+        events: what is annotated: movie, event_id, t, y, x, t_end, radius.
     """
     truth, found = crops["label"].to_numpy() > 0, event >= threshold
     names = np.array(CLASS_NAMES[classes])
@@ -43,11 +51,15 @@ def mistakes(
             "t_end": crops["t"].to_numpy() + crops["delta"].to_numpy(),
             "radius": size / 4,
             "probability": event,
+            "first": crops["t"].to_numpy(),
+            "last": crops["t"].to_numpy() + crops["delta"].to_numpy(),
             "top": crops["y"].to_numpy(),
             "left": crops["x"].to_numpy(),
             "group": crops["group"].to_numpy(),
         }
     )
+    own = crops[["movie", "event_id"]].merge(events, how="left", on=["movie", "event_id"], validate="m:1")
+    table[_PLACE] = own[_PLACE].fillna(table[_PLACE]).astype({"t": int, "t_end": int})
     parts = []
     for missed in (False, True):
         own = table[(found != truth) & (truth == missed)]

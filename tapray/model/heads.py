@@ -58,32 +58,70 @@ class Head(nn.Module):
         return features
 
     def settle(self, fronts: Tensor) -> None:
-        """Takes what it needs (no labels) from the fronts of all training crops, if anything."""
+        """Takes mean and spread from the fronts of training crops; no labels are needed."""
+        raise NotImplementedError
+
+    def settle_as(self, other: Head) -> None:
+        """As another head of the same kind and features."""
+        raise NotImplementedError
 
 
-class LinearHead(Head):
+class ScaledHead(Head):
+    """A head that sees each channel in units of its spread over training crops, once it is settled.
+
+    Else an encoder would be good or bad for the scale of its features, which no learning rate fits alike.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+
+    def settle(self, fronts: Tensor) -> None:
+        """Mean and spread of each channel of fronts (N, 2, C, h, w)."""
+        spread, self.mean = torch.std_mean(fronts, dim=(0, 1, 3, 4))
+        self.scale = 1 / spread.clamp(min=1e-3)  # a channel that is all but constant stays so
+
+    def settle_as(self, other: Head) -> None:
+        """As another head of the same kind and features."""
+        assert isinstance(other, ScaledHead)
+        self.mean, self.scale = other.mean.clone(), other.scale.clone()
+
+    def scaled(self, fronts: Tensor) -> Tensor:
+        """(B, 2, C, h, w) -> the same, each channel with mean 0 and spread 1 over training crops."""
+        return (fronts - self.mean[:, None, None]) * self.scale[:, None, None]
+
+
+class LinearHead(ScaledHead):
     """One fully connected layer on the flattened features (arXiv 2411.03924, section 2.3)."""
 
     stacks = True
 
     def __init__(self, channels: int, side: int, classes: int, options: HeadOptions) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.out = nn.Linear(2 * channels * side * side, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class logits (B, K) from `front`."""
-        logits: Tensor = self.out(x.flatten(1))
-        return logits
+        """Class logits (B, K) from `front`.
+
+        Weights are scaled in place of features, which heads that are trained together share.
+        """
+        weight = self.out.weight.view(-1, 2, len(self.scale), x[0, 0, 0].numel()) * self.scale[:, None]
+        bias = self.out.bias - (weight * self.mean[:, None]).sum(dim=(1, 2, 3))
+        return F.linear(x.flatten(1), weight.flatten(1), bias)
 
 
-class ResNetHead(Head):
+class ResNetHead(ScaledHead):
     """Conv 3x3 to 64 + BN + ReLU, one basic residual block, mean over frames and pixels, linear.
 
     Source: arXiv 2411.03924, section 2.3. `HeadOptions.width` stands for the 64.
     """
 
     def __init__(self, channels: int, side: int, classes: int, options: HeadOptions) -> None:
-        super().__init__()
+        super().__init__(channels)
         width = options.width
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
@@ -100,32 +138,32 @@ class ResNetHead(Head):
 
     def forward(self, x: Tensor) -> Tensor:
         """Class logits (B, K) from `front`."""
-        y = self.stem(x.flatten(0, 1))
+        y = self.stem(self.scaled(x).flatten(0, 1))
         y = F.relu(y + self.block(y)).mean(dim=(-2, -1)).view(*x.shape[:2], -1)
         logits: Tensor = self.out(self.drop(y.mean(dim=1)))
         return logits
 
 
-class MlpHead(Head):
+class MlpHead(ScaledHead):
     """Features averaged on a 4 x 4 grid, flattened, one hidden layer."""
 
     condenses = True
     stacks = True
 
     def __init__(self, channels: int, side: int, classes: int, options: HeadOptions) -> None:
-        super().__init__()
+        super().__init__(channels)
         width, drop = options.width, Dropout(options.dropout)
         self.net = nn.Sequential(
             nn.Linear(2 * channels * 16, width), nn.ReLU(), drop, nn.Linear(width, classes)
         )
 
     def front(self, features: Tensor) -> Tensor:
-        """(B, 2 C 16)."""
-        return F.adaptive_avg_pool2d(features.flatten(0, 1), 4).reshape(len(features), -1)
+        """(B, 2, C, 4, 4)."""
+        return F.adaptive_avg_pool2d(features.flatten(0, 1), 4).view(*features.shape[:3], 4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class logits (B, K) from `front`."""
-        logits: Tensor = self.net(x)
+        logits: Tensor = self.net(self.scaled(x).flatten(1))
         return logits
 
 
@@ -166,11 +204,12 @@ class PooledHead(Head):
         return torch.cat([first + second, difference, difference.abs(), energy], dim=-1).flatten(1)
 
     def settle(self, fronts: Tensor) -> None:
-        """Mean and spread of the statistics (N, width) over all training crops."""
+        """Mean and spread of the statistics (N, width) over training crops."""
         self._settle(fronts.mean(dim=0), fronts.var(dim=0) + 1e-6)
 
-    def settle_as(self, other: PooledHead) -> None:
-        """As another head of the same features."""
+    def settle_as(self, other: Head) -> None:
+        """As another head of the same kind and features."""
+        assert isinstance(other, PooledHead)
         self._settle(other.norm.running_mean, other.norm.running_var)
 
     def _settle(self, mean: Tensor | None, variance: Tensor | None) -> None:

@@ -66,6 +66,8 @@ class Trainer:
             self.ema = AveragedModel(self.net, multi_avg_fn=average)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.model = wrap(self.net)
+        if self.model is not self.net and not config.compile:  # which would be for crops of one more shape
+            self._settle()
 
     @property
     def result(self) -> nn.Module:
@@ -97,6 +99,24 @@ class Trainer:
             self.ema.update_parameters(self.net)
         self.step += 1
         return sums[0], sums[1]
+
+    def _settle(self) -> None:
+        """Lets DDP lay out the gradients before the first step, as it does once it has seen a backward pass.
+
+        Where they lie decides in which order those of three workers or more are summed: a step after a
+        restart would be summed in another order than without.
+        """
+        config, like = self.config, next(self.net.parameters())
+        shape = (2, config.frames, *([self.net.channels] if self.net.channels > 1 else []))
+        crops = torch.zeros(*shape, config.size, config.size, dtype=like.dtype, device=self.device)
+        self.model.eval()  # statistics of batch norm stay as they are
+        with self._autocast():
+            logits, features = self.model(crops)
+            target = torch.zeros(2, dtype=torch.long, device=self.device)
+            loss, _ = tap_loss(logits, features, target, config.decorrelation)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.train()
 
     def _together(self, *, last: bool) -> Any:
         """Gradients are averaged over the workers once a step, at its last part."""

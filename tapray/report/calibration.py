@@ -12,7 +12,7 @@ from tapray.report.reliability import RESAMPLES, Prediction, Predictions, calibr
 from tapray.report.tables import ordered
 from tapray.study.recalibration import METHODS, Probabilities
 from tapray.study.reliability import SCORES, block_sums, reliability_scores
-from tapray.study.statistics import bands, draws
+from tapray.study.resampling import bands, draws
 
 CALIBRATION_COLUMNS = [
     *("init", "head", "budget", "method", "metric", "value", "low", "high"),

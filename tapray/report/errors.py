@@ -132,5 +132,5 @@ def _mistake(
             panel.contour(outlines[frame] == value, levels=[0.5], colors=SKY, linewidths=0.7)
         if number == 2:
             panel.imshow(cam, cmap="magma", vmin=0, vmax=1, alpha=0.55)
-    where = f"{row['movie']}  t {row['t']}  y {row['y']}  x {row['x']}"
+    where = f"{row['movie']}  t {row['t']}  y {row['y']:.0f}  x {row['x']:.0f}"
     panels[0].set_title(f"p {row['probability']:.3f}  {where}", fontsize=7, loc="left", color=BLACK)

@@ -1,12 +1,14 @@
-"""The parts of a page that look further: calibration by other ways, errors, attribution, how it was made."""
+"""The parts of a page that look further: labels needed, other calibration, errors, attribution, about."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from tapray.report.labels import bounds
 from tapray.report.tables import arrow_accuracy, short, test_set
 
 _SCORES = {
@@ -26,6 +28,41 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table in Markdown."""
     lines = [header, ["---:"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def how_many_labels(summary: pd.DataFrame, needed: pd.DataFrame, saved: pd.DataFrame) -> str:
+    """Labels that an arm needs, and what tap saves."""
+    unit, budgets = str(summary["budget_unit"].iloc[0]), sorted(summary["budget"].unique())
+    if len(budgets) < 2:
+        return "## How many labels\n\nOne budget was run: two are needed to tell how many labels suffice."
+    wide = []
+    for (init, head), rows in needed.groupby(["init", "head"], sort=False):
+        parts = [
+            [bounds(row[part], budgets) for part in ("needed", "low", "high")] for _, row in rows.iterrows()
+        ]
+        wide.append((init, head, *(f"{value} [{low}, {high}]" for value, low, high in parts)))
+    targets = [f"F1 of {target:.1f}" for target in dict.fromkeys(needed["target"])]
+    text = (
+        f"Labelled {unit} needed, read off the line through the mean F1 at the budgets that were run, with "
+        f"the 95 % interval over seeds and test set.\n\n{table(('init', 'head', *targets), wide)}"
+    )
+    ap = saved[saved["metric"] == "ap"]
+    times = [
+        (row["budget"], row["other"], *(_times(row, part, budgets) for part in ("ratio", "low", "high")))
+        for _, row in ap.iterrows()
+    ]
+    if times:
+        header = (unit, "other", "labels for the AP of tap, over its own", "low", "high")
+        text += f"\n\nWhat `tap` saves:\n\n{table(header, times)}"
+    return f"## How many labels\n\n{text}\n\n![what is to be had](fronts.png)"
+
+
+def _times(row: pd.Series, part: str, budgets: Sequence[int]) -> str:
+    """A ratio in words: of budgets that were run, or beyond them."""
+    least, most = (budget / row["budget"] for budget in (budgets[0], budgets[-1]))
+    if np.isinf(row[part]):
+        return f"> {most:.2g}"
+    return f"≤ {least:.2g}" if row[part] <= least else f"{row[part]:.2g}"
 
 
 def methods(calibration: pd.DataFrame, init: str) -> str:

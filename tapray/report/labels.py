@@ -10,38 +10,40 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from tapray.config import Init
 from tapray.report.figures import BLACK, GREY, LOOK, STYLES, save
+from tapray.report.intervals import Resampled
 from tapray.report.tables import chosen_heads, ordered, summarise
 from tapray.study.efficiency import needed_interval, pareto, ratio_interval
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of F1
-RESAMPLES = 2000
 
 
-def needed_table(results: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Labels needed for F1 of at least each target: init, head, target, needed, low, high (95 % over seeds).
+def needed_table(results: pd.DataFrame, resampled: Resampled, rng: np.random.Generator) -> pd.DataFrame:
+    """Labels needed for F1 of at least each target.
 
-    Needed at the smallest budget that was run reads "at most", infinity "more than the largest".
+    Columns: init, head, target, needed, low, high (95 % over seeds and test set). Needed at the smallest
+    budget that was run reads "at most", infinity "more than the largest".
     """
     rows = []
-    for (init, head), runs in ordered(results).groupby(["init", "head"], sort=False):
-        budgets, scores = _by_seed(runs, "f1")
-        if len(budgets) > 1:
-            rows += [
-                (init, head, target, *needed_interval(budgets, scores, target, RESAMPLES, rng))
-                for target in TARGETS
-            ]
+    for key, runs in ordered(results).groupby(["init", "head"], sort=False):
+        init, head = map(str, key)
+        scores = _wide(runs, "f1")
+        if len(scores.columns) > 1 and len(scores):
+            drawn = resampled.means("f1", [(init, head, int(b)) for b in scores.columns], rng).T
+            given = scores.columns.to_numpy(np.float64), scores.mean().to_numpy(np.float64), drawn
+            rows += [(init, head, target, *needed_interval(*given, target)) for target in TARGETS]
     return pd.DataFrame(rows, columns=["init", "head", "target", "needed", "low", "high"])
 
 
-def efficiency_table(results: pd.DataFrame, trials: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def efficiency_table(
+    results: pd.DataFrame, trials: pd.DataFrame, resampled: Resampled, rng: np.random.Generator
+) -> pd.DataFrame:
     """Label-efficiency ratio of tap to every other init, by budget and metric, with each side's best head.
 
-    Columns: other, head_tap, head_other, metric, budget, ratio, low, high (95 % over seeds). The head is the
-    one chosen on validation at the largest budget.
+    Columns: other, head_tap, head_other, metric, budget, ratio, low, high (95 % over seeds and test set). The
+    head is the one chosen on validation at the largest budget.
     """
     heads, largest = chosen_heads(trials), int(results["budget"].max())
     rows = []
@@ -54,9 +56,12 @@ def efficiency_table(results: pd.DataFrame, trials: pd.DataFrame, rng: np.random
             wide = [_wide(side, metric) for side in sides]
             both = wide[0].index.intersection(wide[1].index)  # the seeds that each side has of all budgets
             budgets = wide[0].columns.intersection(wide[1].columns)
-            tap, rest = (side.loc[both, budgets].to_numpy(np.float64) for side in wide)
             if len(budgets) > 1 and len(both):
-                found = ratio_interval(budgets.to_numpy(np.float64), tap, rest, RESAMPLES, rng)
+                scores = np.stack([side.loc[both, budgets].mean().to_numpy(np.float64) for side in wide])
+                arms = zip((Init.TAP.value, other), names, strict=True)
+                cells = [(init, head, int(b)) for init, head in arms for b in budgets]
+                drawn = np.stack(np.split(resampled.means(metric, cells, rng), 2)).swapaxes(1, 2)
+                found = ratio_interval(budgets.to_numpy(np.float64), scores, drawn)
                 rows += [(other, *names, metric, int(b), *r) for b, r in zip(budgets, found, strict=True)]
     columns = ["other", "head_tap", "head_other", "metric", "budget", "ratio", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
@@ -66,13 +71,8 @@ def _of(results: pd.DataFrame, init: str, head: str) -> pd.DataFrame:
     return results[(results["init"] == init) & (results["head"] == head)]
 
 
-def _by_seed(runs: pd.DataFrame, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Budgets (B,) and scores (S, B) of the seeds that have them all."""
-    wide = _wide(runs, metric)
-    return wide.columns.to_numpy(np.float64), wide.to_numpy(np.float64)
-
-
 def _wide(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Scores by seed and budget, of the seeds that have them all."""
     return runs.pivot(index="seed", columns="budget", values=metric).dropna()
 
 

@@ -14,7 +14,6 @@ from tapray.data.places import CLASS_NAMES
 from tapray.pretrain.evaluate import ARROW_FLOOR
 from tapray.report import further
 from tapray.report.further import table
-from tapray.report.labels import bounds
 from tapray.report.tables import arrow_accuracy, test_set
 from tapray.study.results import best_run
 from tapray.study.statistics import paired_interval
@@ -27,6 +26,7 @@ AUDITED = {
 }
 
 
+FEW_GROUPS = 20  # with fewer, percentiles of a bootstrap cover less than they say
 ALPHA = 0.05  # a corrected p below it is a difference that holds beyond this test set
 
 
@@ -34,7 +34,7 @@ ALPHA = 0.05  # a corrected p below it is a difference that holds beyond this te
 class Told:
     """All that a page tells.
 
-    cells and pairs: as `tapray.report.test_intervals` returns them; needed and saved: as
+    cells and pairs: as `tapray.report.intervals` makes them; needed and saved: as
     `tapray.report.labels` makes them; looked: the tables calibration, errors and attribution of the stages
     before, where they ran; about: what is told of how the report was made, by title.
     """
@@ -48,8 +48,10 @@ class Told:
     saved: pd.DataFrame
     audit: Mapping[str, Any]
     counts: Mapping[str, int]  # labelled crops by SPLIT/LABEL
+    events: Mapping[str, int]  # labelled events by split
     history: Sequence[Mapping[str, float]]
     fitted_on: tuple[int, int]  # crops of the validation part, and those of events
+    n_groups: int  # fields of view or blocks of time of the test set
     looked: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,11 +59,11 @@ class Told:
 def page(told: Told, files: Sequence[str]) -> str:
     """The whole page as Markdown; files: by name, those that lie beside it."""
     sections = [
-        _question(told.title, told.summary, told.results),
+        _question(told.title, told.summary, told.results, told.n_groups),
         _claims(told.pairs, told.results),
-        _data(told.summary, told.audit, told.counts),
+        _data(told.summary, told.audit, told.counts, told.events),
         _budgets(told.summary, told.cells),
-        _needed(told.summary, told.needed, told.saved),
+        further.how_many_labels(told.summary, told.needed, told.saved),
         _calibration(told.summary, told.results, told.fitted_on),
     ]
     looked = told.looked
@@ -74,7 +76,7 @@ def page(told: Told, files: Sequence[str]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _question(title: str, summary: pd.DataFrame, results: pd.DataFrame) -> str:
+def _question(title: str, summary: pd.DataFrame, results: pd.DataFrame, n_groups: int) -> str:
     first = summary.iloc[0]
     leaky = (
         "\n\n**LEAKY: test crops overlap training crops under this split. "
@@ -88,10 +90,14 @@ def _question(title: str, summary: pd.DataFrame, results: pd.DataFrame) -> str:
         "and does time arrow pretraining (`tap`) beat the other initialisations?\n\n"
         f"Split by {first['split']}. Test set: {test_set(first)}, the same for every run. "
         f"Numbers are means over {first['n_seeds']} seeds with the 95 % interval over seeds (Student t) in "
-        "brackets; intervals over seeds and test set draw both anew, the test set by whole fields of "
-        f"view or blocks of time. {_shared(summary, results)}"
+        f"brackets; intervals over seeds and test set draw both anew, the test set by {n_groups} whole "
+        f"fields of view or blocks of time{_few(n_groups)}. {_shared(summary, results)}"
         f"Average precision (AP) is {first['prevalence']:.3f} by chance.{leaky}"
     )
+
+
+def _few(n_groups: int) -> str:
+    return " (so few that these intervals are too narrow)" if n_groups < FEW_GROUPS else ""
 
 
 def _shared(summary: pd.DataFrame, results: pd.DataFrame) -> str:
@@ -100,13 +106,18 @@ def _shared(summary: pd.DataFrame, results: pd.DataFrame) -> str:
     inits = [Init(init) for init in summary["init"].unique()]
     few = [init for init in inits if init.is_tap and encoders[init] < summary.iloc[0]["n_seeds"]]
     each = ", ".join(f"`{init}` {encoders[init]}" for init in few)
-    return f"The seeds share encoders, whose luck is in no interval ({each}). " if few else ""
+    if not few:
+        return ""
+    return (
+        f"The seeds share encoders ({each}): their luck is in no interval over seeds, and in those over "
+        "seeds and test set where there are several. "
+    )
 
 
 def _claims(pairs: pd.DataFrame, results: pd.DataFrame) -> str:
     """One line per budget and baseline, with the heads chosen on validation where search trials tell them."""
-    lines = []
-    by_budget = pairs.sort_values("budget", kind="stable")
+    lines, n = [], len(pairs.drop_duplicates(["budget", "head_tap", "other", "head_other", "metric"]))
+    by_budget = pairs[pairs["metric"] == "ap"].sort_values("budget", kind="stable")
     for _, rows in by_budget.groupby(["budget", "other"], sort=False):
         best = rows[rows["head"] == "best"]
         for _, row in (best if len(best) else rows).iterrows():
@@ -120,7 +131,7 @@ def _claims(pairs: pd.DataFrame, results: pd.DataFrame) -> str:
                 f"`{row['other']}` ({_side(row, 'other')}): "
                 f"{_signed(row['difference'], row['low'], row['high'])} AP over {row['n_seeds']} seeds, "
                 f"[{row['test_low']:+.3f}, {row['test_high']:+.3f}] over seeds and test set, p = "
-                f"{row['p_holm']:.2g} (corrected for the number of comparisons)."
+                f"{row['p_holm']:.2g} (corrected for all {n} comparisons)."
             )
     text = "\n".join(lines) or "`tap` or a baseline to set it against is not among the runs."
     return f"## Result\n\n{_warning(results)}Heads are chosen by validation AP.\n\n{text}"
@@ -141,7 +152,9 @@ def _side(row: pd.Series, side: str) -> str:
     return f"{row[f'head_{side}']} head, AP {mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _data(summary: pd.DataFrame, audit: Mapping[str, Any], crops: Mapping[str, int]) -> str:
+def _data(
+    summary: pd.DataFrame, audit: Mapping[str, Any], crops: Mapping[str, int], events: Mapping[str, int]
+) -> str:
     sizes = summary.drop_duplicates("budget").sort_values("budget")
     rows = [
         (row["budget"], f"{row['n_events_train']:.0f}", f"{row['n_train']:.0f}")
@@ -151,7 +164,19 @@ def _data(summary: pd.DataFrame, audit: Mapping[str, Any], crops: Mapping[str, i
         (str(summary["budget_unit"].iloc[0]), "events among the training crops", "training crops"), rows
     )
     found = table(("leak audit", "value"), ((AUDITED.get(k, k), _value(v)) for k, v in audit.items()))
-    return "\n\n".join(["## Data and leak audit", *_crops(crops), counts, found])
+    return "\n\n".join(["## Data and leak audit", *_crops(crops), *_pool(events), counts, found])
+
+
+def _pool(events: Mapping[str, int]) -> list[str]:
+    """What budgets are drawn from, and what they do not count."""
+    if not events:
+        return []
+    train, val, test = (events[role.value] for role in (Role.TRAIN, Role.VAL, Role.TEST))
+    return [
+        f"Labelled events: {train} of training, from which budgets are drawn, {val} of validation and {test} "
+        "of test. Settings, calibration and thresholds are chosen on those of validation, which come on top "
+        "of every budget."
+    ]
 
 
 def _crops(counts: Mapping[str, int]) -> list[str]:
@@ -191,41 +216,6 @@ def _budgets(summary: pd.DataFrame, cells: pd.DataFrame) -> str:
         *(f"{name} of class {label}" for name, _, label in (each.partition("_") for each in by_class)),
     )
     return f"## Label budget\n\n{table(header, rows)}\n\n![label-budget curve](label_budget.png)"
-
-
-def _needed(summary: pd.DataFrame, needed: pd.DataFrame, saved: pd.DataFrame) -> str:
-    """Labels that an arm needs, and what tap saves."""
-    unit, budgets = str(summary["budget_unit"].iloc[0]), sorted(summary["budget"].unique())
-    if len(budgets) < 2:
-        return "## How many labels\n\nOne budget was run: two are needed to tell how many labels suffice."
-    wide = []
-    for (init, head), rows in needed.groupby(["init", "head"], sort=False):
-        parts = [
-            [bounds(row[part], budgets) for part in ("needed", "low", "high")] for _, row in rows.iterrows()
-        ]
-        wide.append((init, head, *(f"{value} [{low}, {high}]" for value, low, high in parts)))
-    targets = [f"F1 of {target:.1f}" for target in dict.fromkeys(needed["target"])]
-    text = (
-        f"Labelled {unit} needed, read off the line through the mean F1 at the budgets that were run, with "
-        f"the 95 % interval over seeds.\n\n{table(('init', 'head', *targets), wide)}"
-    )
-    ap = saved[saved["metric"] == "ap"]
-    times = [
-        (row["budget"], row["other"], *(_times(row, part, budgets) for part in ("ratio", "low", "high")))
-        for _, row in ap.iterrows()
-    ]
-    if times:
-        header = (unit, "other", "labels for the AP of tap, over its own", "low", "high")
-        text += f"\n\nWhat `tap` saves:\n\n{table(header, times)}"
-    return f"## How many labels\n\n{text}\n\n![what is to be had](fronts.png)"
-
-
-def _times(row: pd.Series, part: str, budgets: Sequence[int]) -> str:
-    """A ratio in words: of budgets that were run, or beyond them."""
-    least, most = (budget / row["budget"] for budget in (budgets[0], budgets[-1]))
-    if np.isinf(row[part]):
-        return f"> {most:.2g}"
-    return f"≤ {least:.2g}" if row[part] <= least else f"{row[part]:.2g}"
 
 
 def _calibration(summary: pd.DataFrame, results: pd.DataFrame, fitted_on: tuple[int, int]) -> str:

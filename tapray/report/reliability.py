@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from tapray.study.calibration import Calibration
 from tapray.study.metrics import N_BINS, calibration_bins, event_probability
-from tapray.study.statistics import bootstrap_ratio, interval
+from tapray.study.resampling import bootstrap_ratio
+from tapray.study.statistics import interval
 
 RESAMPLES = 1000
 

@@ -15,8 +15,9 @@ from tapray.config import HeadKind, Init
 from tapray.study.statistics import interval, paired_interval
 
 CELL = ["init", "head", "budget"]
+BY_CLASS = [f"{name}_{label}" for label in range(3) for name in ("precision", "recall")]
 METRICS = [
-    *("ap", "f1", "precision_0", "recall_0", "precision_1", "recall_1", "precision_2", "recall_2"),
+    *("ap", "f1", *BY_CLASS),
     *("balanced_accuracy", "mcc", "temperature", "ece_before", "ece_after", "ece_constant"),
     *("nll_before", "nll_after", "brier_before", "brier_after"),
 ]
@@ -24,7 +25,7 @@ RESULT_COLUMNS = [
     *("init", "head", "budget", "budget_unit", "seed", "encoder", "split", "n_train", "n_test"),
     *("n_events_train", "n_events_test", "prevalence", "arrow_accuracy", "val_ap"),
     *METRICS[: METRICS.index("temperature") + 1],
-    *("bias", *METRICS[METRICS.index("ece_before") :], "leaky"),
+    *("bias", *METRICS[METRICS.index("ece_before") :], *(f"{name}_argmax" for name in BY_CLASS), "leaky"),
 ]
 BOOKKEEPING = ["seconds", "work", "rungs", "tune_trial"]  # of trials, in no table
 COMPARED = ["ap", "f1", "mcc", "ece_after", "nll_after", "brier_after"]

@@ -12,12 +12,12 @@ from scipy.stats import ttest_ind
 
 from tapray.atomic import atomic_write
 from tapray.report import further
-from tapray.report.tables import ordered, write_csv
+from tapray.report.tables import BY_CLASS, ordered, write_csv
 from tapray.study.statistics import interval
 
 VARIANT = "variant"  # a column where the settings do not tell variants apart
 SETTING = ["split", "crop_size", "area_threshold", "head", "budget", "init"]
-SCORES = [f"{name}_{label}" for label in range(3) for name in ("precision", "recall")]
+DECISION = "decision"  # argmax: the likeliest class, as published; threshold: the one chosen on validation
 INFLATED = ["ap", "f1", "mcc"]
 
 
@@ -51,13 +51,15 @@ def _results(folders: Sequence[Path]) -> pd.DataFrame:
 def published_table(folders: Sequence[Path]) -> pd.DataFrame:
     """Precision and recall of each class, mean and standard deviation over seeds, by setting.
 
-    Columns: `SETTING`, after `VARIANT` where these do not tell variants apart, leaky, n_seeds and, for each
-    score there is, its _mean and _std (arXiv 2411.03924, tables 1 and 2).
+    Columns: `SETTING`, after `VARIANT` where these do not tell variants apart, `DECISION`, leaky, n_seeds
+    and, for each score there is, its _mean and _std (arXiv 2411.03924, tables 1 and 2).
     """
     results = _results(folders)
     alike = results.groupby(SETTING)[VARIANT].nunique().max() > 1
-    keys = [VARIANT, *SETTING] if alike else SETTING
-    scores = [name for name in SCORES if results[name].notna().any()]
+    keys = [*([VARIANT] if alike else []), *SETTING, DECISION]
+    likeliest = results.assign(**{name: results[f"{name}_argmax"] for name in BY_CLASS})
+    results = pd.concat([likeliest.assign(decision="argmax"), results.assign(decision="threshold")])
+    scores = [name for name in BY_CLASS if results[name].notna().any()]
     rows = []
     for setting, runs in results.groupby(keys, sort=False):
         row = {
@@ -75,7 +77,7 @@ def published_table(folders: Sequence[Path]) -> pd.DataFrame:
 def _shown(table: pd.DataFrame, between: str) -> pd.DataFrame:
     """The table as text, a mean and its standard deviation in one cell."""
     scores = [str(name).removesuffix("_mean") for name in table if str(name).endswith("_mean")]
-    shown = table[[name for name in (VARIANT, *SETTING, "n_seeds") if name in table]].astype(str)
+    shown = table[[name for name in (VARIANT, *SETTING, DECISION, "n_seeds") if name in table]].astype(str)
     shown["split"] += np.where(table["leaky"], " (leaky)", "")
     for name in scores:
         pairs = zip(table[f"{name}_mean"], table[f"{name}_std"], strict=True)

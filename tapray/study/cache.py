@@ -83,9 +83,16 @@ class FeatureCache:
                 blank.unlink(missing_ok=True)
 
     def drop(self, keys: Collection[str]) -> None:
-        """Removes entries."""
+        """Removes entries, but none that somebody holds."""
         for key in keys:
-            self.path(key).unlink(missing_ok=True)
+            self._remove(self.path(key))
+
+    def _remove(self, path: Path) -> bool:
+        """Whether nobody held the entry."""
+        with suppress(OSError), self._locked(f".{path.stem}.use", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            path.unlink(missing_ok=True)
+            return True
+        return False
 
     def used(self, keys: Collection[str]) -> None:
         """Notes that entries are of use, so that others are evicted first."""
@@ -101,10 +108,8 @@ class FeatureCache:
                 entries[path] = path.stat()
         total = sum(found.st_size for found in entries.values())
         for path in sorted(entries, key=lambda path: entries[path].st_mtime_ns):
-            if total > self.max_bytes and path.stem not in keep:
-                with suppress(OSError), self._locked(f".{path.stem}.use", fcntl.LOCK_EX | fcntl.LOCK_NB):
-                    path.unlink(missing_ok=True)
-                    total -= entries[path].st_size
+            if total > self.max_bytes and path.stem not in keep and self._remove(path):
+                total -= entries[path].st_size
 
 
 def _write(values: NDArray[np.float16], path: Path) -> None:

@@ -15,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tapray.config import HeadKind, Init, JobConfig
+from tapray.config import HeadKind, Init, JobConfig, Layer, Pooling
 from tapray.crops.budgets import draw_budget
 from tapray.model.encoders import build_encoder, draw_of, draws
-from tapray.model.heads import HEADS, Head, PooledHead, build_head
+from tapray.model.heads import HEADS, Head, HeadOptions, PooledHead, build_head
 from tapray.model.tap import FEATURES, TapNet
 from tapray.study.fit import Arm, Crops, Training, logits_of, solve
 from tapray.study.space import Settings, solved
 from tapray.study.store import FeatureStore, features, fronts
 
+SETTLED_ON = 256  # training crops whose features tell mean and spread of their channels
 SEARCH_SEED = 1_000_000  # search trials draw labels that no final run draws
 
 
@@ -239,6 +240,9 @@ def _frozen(work: Work, members: Sequence[Member]) -> Arms:
         build_head(cell.head, channels, side, work.config.crops.classes, generator, member.settings.head)
         for member, generator in zip(members, generators, strict=True)
     ]
+    settled = _settled(work.store, cell.init, draw, cell.head, options.layer, options.pooling)
+    for head in heads:
+        head.settle_as(settled)
     training = None
     if solved(cell.init, cell.head):
         _solve(work, heads, inputs, rows, members)
@@ -256,6 +260,17 @@ def _frozen(work: Work, members: Sequence[Member]) -> Arms:
     return Arms(work, [*heads], heads, None, inputs, rows, training)
 
 
+@lru_cache(maxsize=8)
+def _settled(folder: Path, init: Init, draw: int, kind: HeadKind, layer: Layer, pooling: Pooling) -> Head:
+    """A head that has taken mean and spread from training crops, evenly so many of them."""
+    train, inputs = _split(folder, "train"), fronts(folder, init, draw, kind, layer, pooling)
+    few = train if HEADS[kind].condenses else train[:: max(1, len(train) // SETTLED_ON)]
+    channels, side = features(folder, init, draw, layer).shape[2:4]
+    head = build_head(kind, channels, side, 2, torch.Generator().manual_seed(0), HeadOptions(pooling=pooling))
+    head.settle(inputs[torch.from_numpy(few)].float())
+    return head
+
+
 def _solve(
     work: Work,
     heads: Sequence[Head],
@@ -263,13 +278,9 @@ def _solve(
     rows: Sequence[NDArray[np.int64]],
     members: Sequence[Member],
 ) -> None:
-    labels, statistics = _labels(work), inputs[_split(work.store, "train")]
-    first = heads[0]
-    assert isinstance(first, PooledHead)
-    first.settle(statistics)
+    labels = _labels(work)
     for head, own, member in zip(heads, rows, members, strict=True):
         assert isinstance(head, PooledHead)
-        head.settle_as(first)
         solve(head, inputs[own], labels[own], member.settings)
 
 

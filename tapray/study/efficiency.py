@@ -35,40 +35,35 @@ def labels_needed(budgets: FloatArray, scores: FloatArray, target: float | Float
 
 
 def needed_interval(
-    budgets: FloatArray, scores: FloatArray, target: float, n: int, rng: np.random.Generator
+    budgets: FloatArray, scores: FloatArray, drawn: FloatArray, target: float
 ) -> tuple[float, float, float]:
-    """`labels_needed` for the mean over seeds, with its 95 % percentile interval over seeds drawn anew.
-
-    Args:
-        scores: (S, B) by seed and budget.
-    """
-    value = labels_needed(budgets, scores.mean(axis=0), target)
-    drawn = scores[_seeds(len(scores), n, rng)].mean(axis=1)
-    low, high = np.quantile(labels_needed(budgets, drawn, target), [0.025, 0.975], method="nearest")
-    return float(value), float(low), float(high)
+    """`labels_needed` for the mean scores (B,), with its 95 % percentile interval over resamples (n, B)."""
+    value = labels_needed(budgets, scores, target)
+    return float(value), *_ends(labels_needed(budgets, _known(drawn), target))
 
 
 def ratio_interval(
-    budgets: FloatArray, tap: FloatArray, other: FloatArray, n: int, rng: np.random.Generator
+    budgets: FloatArray, scores: FloatArray, drawn: FloatArray
 ) -> list[tuple[float, float, float]]:
     """Label-efficiency ratio at each budget: labels the other arm needs for what tap reaches there, over it.
 
     Args:
-        tap, other: (S, B) scores of the same seeds.
+        scores: (2, B) means of tap and of the other arm; drawn: (2, n, B) on resamples that both share.
 
     Returns:
-        Of each budget the ratio of the means over seeds and its 95 % interval, seeds drawn anew for both
-        arms together; infinity where the other arm does not get there with the budgets that were run, and
-        the smallest of them over the budget where it is there already with that one (read: at most).
+        Of each budget the ratio and its 95 % interval; infinity where the other arm does not get there with
+        the budgets that were run, and the smallest of them over the budget where it is there already with
+        that one (read: at most).
     """
-    pick = _seeds(len(tap), n, rng)
+    tap, other = _rising(scores[0]), scores[1]
+    both = _known(np.concatenate(tuple(drawn), axis=1))
+    tap_drawn, other_drawn = _rising(both[:, : len(budgets)]), both[:, len(budgets) :]
     rows = []
     for column, budget in enumerate(budgets):
-        ratio = labels_needed(budgets, other.mean(axis=0), _rising(tap.mean(axis=0))[column]) / budget
-        goals = _rising(tap[pick].mean(axis=1))[:, column]
-        drawn = labels_needed(budgets, other[pick].mean(axis=1), goals) / budget
-        low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
-        rows.append((float(ratio), float(low), float(high)))
+        ratio = labels_needed(budgets, other, tap[column]) / budget
+        rows.append(
+            (float(ratio), *_ends(labels_needed(budgets, other_drawn, tap_drawn[:, column]) / budget))
+        )
     return rows
 
 
@@ -86,6 +81,14 @@ def _rising(scores: FloatArray) -> FloatArray:
     return best
 
 
-def _seeds(seeds: int, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(n, S) seeds drawn with replacement."""
-    return rng.integers(seeds, size=(n, seeds))
+def _known(drawn: FloatArray) -> FloatArray:
+    """Resamples (n, B) without those that hold no event, whose scores are NaN."""
+    return drawn[~np.isnan(drawn).any(axis=1)]
+
+
+def _ends(values: FloatArray) -> tuple[float, float]:
+    """95 % percentile interval; values may be infinite."""
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [0.025, 0.975], method="nearest")
+    return float(low), float(high)

@@ -44,14 +44,17 @@ def _halves(groups: NDArray[Any], labels: NDArray[np.int64]) -> list[NDArray[np.
 def final_record(work: Work, member: Member, fitted: Fitted) -> dict[str, Any]:
     """One row of results.csv, and the calibration: fitted on validation, scored once on test.
 
-    Decisions (f1, precision, recall) use the threshold of best F1 on validation.
+    Decisions (f1, precision, recall) use the threshold of best F1 on validation; precision and recall of the
+    likeliest class without calibration, as published, stand beside them as NAME_argmax.
     """
     classes, seed = work.config.crops.classes, member.seed
     val, test, labels = fitted.logits["val"], fitted.logits["test"], fitted.labels["test"]
     calibration = fit_calibration(val, fitted.labels["val"], member.settings.temperature)
     threshold = best_f1_threshold(calibration.apply(val), fitted.labels["val"])
     prevalence_val = float((fitted.labels["val"] > 0).mean())
-    before = probability_scores(Calibration.identity(classes).apply(test), labels, prevalence_val)
+    uncalibrated = Calibration.identity(classes).apply(test)
+    before = probability_scores(uncalibrated, labels, prevalence_val)
+    likeliest = score(uncalibrated, labels, classes)
     after = probability_scores(calibration.apply(test), labels, prevalence_val)
     return {
         "budget_unit": work.config.study.budget_unit,
@@ -64,6 +67,11 @@ def final_record(work: Work, member: Member, fitted: Fitted) -> dict[str, Any]:
         "n_events_test": count_events(fitted.test),
         "prevalence": float((labels > 0).mean()),
         **score(calibration.apply(test), labels, classes, threshold),
+        **{
+            f"{name}_argmax": likeliest[name]
+            for name in likeliest
+            if name.startswith(("precision", "recall"))
+        },
         "val_ap": average_precision(calibration.apply(val), fitted.labels["val"], classes),
         **asdict(calibration),
         "threshold": threshold,

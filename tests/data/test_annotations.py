@@ -116,6 +116,9 @@ def test_corrections_have_the_last_word(movie: Movie) -> None:
     masks = open_event_masks(entry(movie, told, corrected), movie, places(movie, told, corrected))
     assert masks(5, 6).max() == 0
     assert masks(15, 16)[0, 30, 70] == 1
+    square = np.zeros(movie.shape[1:], bool)
+    square[38:43, 58:63] = True
+    assert (masks(12, 13)[0] == square).all()  # of which nothing was said, and no disc
 
 
 # Merging

@@ -17,15 +17,17 @@ import psutil
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
 from tapray.config import Dimension, HeadKind, Init, JobConfig
 from tapray.distributed.journal import journal
 from tapray.distributed.searcher import CellSearch, propose
-from tapray.distributed.tune import choose, final_runs, search
+from tapray.distributed.tune import _little_memory, _Tell, final_runs, search
 from tapray.errors import UserError
 from tapray.stages import failures
 from tapray.study.cells import Cell, cells
+from tapray.study.choice import choose
 from tapray.study.results import collect
 from tapray.study.space import Choice, first, space
 from tapray.study.store import FeatureStore
@@ -217,6 +219,28 @@ def test_a_run_that_always_kills_its_worker_fails_alone(tiny_job: Path, tmp_path
     assert runs[1]["error"].startswith("ActorDiedError: ")
     assert killer.killed == 4  # twice with others, twice alone
     assert sorted(record["seed"] for record in told) == [0, 1, 2]
+
+
+def test_works_that_ran_when_memory_was_short_run_one_by_one_and_then_end_the_study() -> None:
+    told, lost = _Tell(lambda _: None), set[str]()
+    work = [{"init": "tap", "head": "linear", "budget": 2, "seed": seed} for seed in (0, 1)]
+
+    class Trial:
+        trial_id, config = "a", {"work": work}
+
+    def run(error: Exception) -> None:
+        told.on_trial_start(0, [], Trial())
+        with _little_memory(told, lost):
+            raise RuntimeError("Caught unexpected exception") from error
+
+    with pytest.raises(RuntimeError):
+        run(ValueError("of another kind"))
+    assert not lost
+    run(OutOfMemoryError("the node is low on memory"))
+    assert lost == {"runs-tap-linear-2-0", "runs-tap-linear-2-1"}
+    assert told.short_of_memory
+    with pytest.raises(UserError, match=r"more memory than there is.*concurrent_trials"):
+        run(OutOfMemoryError("the node is low on memory"))
 
 
 def store_of(tiny_job: Path, folder: Path, names: Sequence[str]) -> Path:

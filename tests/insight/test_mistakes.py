@@ -26,12 +26,18 @@ def made(n: int = 200) -> tuple[pd.DataFrame, np.ndarray]:
             "group": np.arange(n) // 2,
         }
     ).astype({"label": int})
+    crops["event_id"] = np.where(crops["label"] > 0, crops["group"], -1)
     return crops, rng.random(n)
+
+
+NOTHING = pd.DataFrame({name: pd.Series(dtype=float) for name in ("t", "y", "x", "t_end", "radius")}).assign(
+    movie=pd.Series(dtype=str), event_id=pd.Series(dtype=int)
+)
 
 
 def test_the_most_confident_come_first_and_no_group_twice() -> None:
     crops, event = made()
-    table = mistakes(crops, event, 0.6, 16, 2)
+    table = mistakes(crops, event, 0.6, 16, 2, NOTHING)
     assert list(table.columns) == MISTAKE_COLUMNS
     wrong = table.groupby("mistake")
     assert wrong.size().to_dict() == {"false positive": MOST, "false negative": MOST}
@@ -49,9 +55,21 @@ def test_the_most_confident_come_first_and_no_group_twice() -> None:
         assert row["y"] == row["top"] + 8
 
 
+def test_a_missed_event_is_named_by_its_own_place() -> None:
+    """Where a correction must lie, to take the place of what was annotated."""
+    crops, event = made()
+    missed = crops[crops["label"] == 1].iloc[event[crops["label"] == 1].argmin()]
+    place = {"t": 2.0, "y": 7.5, "x": 31.25, "t_end": 6.0, "radius": 9.0}
+    known = pd.DataFrame([{"movie": "m", "event_id": missed["event_id"], **place}])
+    row = mistakes(crops, event, 0.6, 16, 2, known).query("mistake == 'false negative'").iloc[0]
+    assert {name: row[name] for name in place} == place
+    assert (row["first"], row["last"]) == (missed["t"], missed["t"] + 1)
+    assert (row["top"], row["left"]) == (missed["y"], missed["x"])
+
+
 def test_without_mistakes_the_table_is_empty() -> None:
     crops, _ = made()
-    table = mistakes(crops, crops["label"].to_numpy(float), 0.5, 16, 2)
+    table = mistakes(crops, crops["label"].to_numpy(float), 0.5, 16, 2, NOTHING)
     assert table.empty
     assert list(table.columns) == MISTAKE_COLUMNS
 
@@ -60,7 +78,7 @@ def test_what_is_confirmed_counts_as_annotation(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", np.zeros((10, 60, 60), np.uint8))
     movie = open_movie(tmp_path / "m.npy", "m")
     crops, event = made()
-    table = mistakes(crops, event, 0.6, 16, 2)
+    table = mistakes(crops, event, 0.6, 16, 2, NOTHING)
     table.loc[0, ["class", "quality"]] = ["division", "certain"]
     table.to_csv(tmp_path / "events.csv", index=False)
     annotation = Annotation.model_validate({"kind": "event_table", "path": tmp_path / "events.csv"})

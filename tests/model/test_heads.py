@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tapray.config import HeadKind, Pooling
-from tapray.model.heads import Head, HeadOptions, PooledHead, build_head
+from tapray.model.heads import Head, HeadOptions, LinearHead, PooledHead, build_head
 
 CHANNELS, SIDE = 4, 8
 
@@ -101,6 +101,41 @@ def test_pooled_statistics_are_what_they_say() -> None:
     torch.testing.assert_close(front[..., 12], (mean[:, 1] - mean[:, 0]).abs())
     energy = (((x[:, 1] - x[:, 0]) ** 2) * made.windows[0]).sum(dim=(-2, -1)).sqrt()
     torch.testing.assert_close(front[..., 18], energy)
+
+
+@pytest.mark.parametrize("kind", [HeadKind.LINEAR, HeadKind.RESNET, HeadKind.MLP])
+def test_a_settled_head_does_not_know_in_what_units_features_come(kind: HeadKind) -> None:
+    x, units = features(20), torch.tensor([100.0, 0.01, 1.0, 7.0])[:, None, None]
+    logits = []
+    for given in (x, 3 + units * x):
+        made = head(kind).eval()
+        made.settle(made.front(given))
+        other = head(kind).eval()
+        other.settle_as(made)
+        torch.testing.assert_close(other(other.front(given)), made(made.front(given)))
+        again = head(kind, seed=9).eval()
+        again.load_state_dict(made.state_dict())
+        torch.testing.assert_close(again(again.front(given)), made(made.front(given)))
+        logits.append(made(made.front(given)))
+    torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-4)
+
+
+def test_a_settled_linear_head_is_one_layer_on_scaled_features() -> None:
+    made, x = head(HeadKind.LINEAR), 3 + 5 * features(20)
+    assert isinstance(made, LinearHead)
+    made.settle(x)
+    scaled = made.scaled(x)
+    assert scaled.mean(dim=(0, 1, 3, 4)).abs().max() < 1e-5
+    assert scaled.std(dim=(0, 1, 3, 4)).tolist() == pytest.approx([1] * CHANNELS)
+    torch.testing.assert_close(made(x), made.out(scaled.flatten(1)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_constant_channel_stays_small() -> None:
+    made, x = head(HeadKind.RESNET), features(8)
+    x[:, :, 1] = 4
+    made.settle(x)
+    assert torch.isfinite(made(x)).all()
+    assert made.scale[1] == pytest.approx(1000)
 
 
 def test_settled_statistics_stay_in_training() -> None:

@@ -90,6 +90,7 @@ def make_study(
         "predictions": predictions,
         "audit": {"n_test": n_test, "train": 0.0, "val": 0.0, "pretrain": 0.0},
         "history": learning_curve(arrow),
+        "events": {"train": 40, "val": 9, "test": 8},
     }
 
 

@@ -109,6 +109,9 @@ def test_what_somebody_holds_is_not_evicted(cache: FeatureCache) -> None:
         with other.filling({"b": (4, 8)}):
             pass
         assert small.path("a").exists()
+        other.drop(["a", "b"])  # asked to compute all anew
+        assert small.path("a").exists()
+        assert not small.path("b").exists()
     with other.filling({"c": (4, 8)}):
         pass
     assert [path.stem for path in cache.folder.glob("[!.]*.arrow")] == ["c"]

@@ -14,13 +14,14 @@ import torch
 from tapray.config import HeadKind, Init, JobConfig, Layer
 from tapray.configfile import parse_config
 from tapray.model.encoders import build_encoder
+from tapray.model.heads import ScaledHead
 from tapray.model.tap import TapNet, initialise
 from tapray.model.weights import save_tap
 from tapray.study.cells import SEARCH_SEED, Cell, Fitted, Member, Work, run_work, seeds_together, together
 from tapray.study.halving import run_halving, rungs
 from tapray.study.scoring import final_record, search_scores
 from tapray.study.space import Settings
-from tapray.study.store import features_name
+from tapray.study.store import FeatureStore, features_name
 from tests.study.sources import write_store
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -83,6 +84,21 @@ def work_of(
 def fitted_of(work: Work, *splits: str) -> Fitted:
     (fitted,) = run_work(work, splits)
     return fitted
+
+
+@pytest.mark.parametrize("head", [HeadKind.LINEAR, HeadKind.RESNET])
+def test_heads_see_frozen_features_in_units_of_the_training_crops(
+    config: JobConfig, folder: Path, head: HeadKind
+) -> None:
+    fitted = fitted_of(work_of(config, folder, Init.RANDOM_DEFAULT, head), "val")
+    seen = FeatureStore(folder).features(Init.RANDOM_DEFAULT, 0, Layer.PROJECTION)[slice(0, N // 3)].float()
+    spread, mean = torch.std_mean(seen, dim=(0, 1, 3, 4))
+    assert isinstance(fitted.head, ScaledHead)
+    torch.testing.assert_close(fitted.head.mean, mean)
+    torch.testing.assert_close(fitted.head.scale, 1 / spread)
+    trained = fitted_of(work_of(config, folder, Init.END_TO_END, head), "val").head
+    assert isinstance(trained, ScaledHead)
+    assert trained.scale.tolist() == [1.0] * len(spread)  # what it sees changes as it is trained
 
 
 @pytest.mark.parametrize("init", [Init.END_TO_END, Init.FINE_TUNE])

@@ -38,20 +38,28 @@ def test_intervals_hold_the_value_and_narrow_with_the_spread() -> None:
     means = np.array([0.2, 0.4, 0.6, 0.8])
     widths = []
     for spread in (0.02, 0.1):
-        scores = means + rng.normal(0, spread, (10, 4))
-        value, low, high = needed_interval(BUDGETS, scores, 0.5, 500, rng)
+        value, low, high = needed_interval(BUDGETS, means, means + rng.normal(0, spread, (500, 4)), 0.5)
         assert low <= value <= high
         widths.append(high - low)
     assert widths[0] < widths[1]
-    value, low, high = needed_interval(BUDGETS, means + np.zeros((3, 1)), 0.9, 50, rng)
-    assert (value, low, high) == (np.inf, np.inf, np.inf)
+    never = needed_interval(BUDGETS, means, means + np.zeros((50, 1)), 0.9)
+    assert never == (np.inf, np.inf, np.inf)
+
+
+def test_resamples_without_an_event_count_for_nothing() -> None:
+    means = np.array([0.2, 0.4, 0.6, 0.8])
+    drawn = np.vstack([means + np.zeros((20, 1)), np.full((20, 4), np.nan)])
+    assert needed_interval(BUDGETS, means, drawn, 0.4) == pytest.approx((10, 10, 10))
+    assert ratio_interval(BUDGETS, np.stack([means, means]), np.stack([drawn, drawn]))[1] == (1, 1, 1)
+    assert np.isnan(needed_interval(BUDGETS, means, drawn[20:], 0.4)[1:]).all()
 
 
 def test_a_ratio_says_how_many_times_the_labels_the_other_arm_needs() -> None:
     rng = np.random.default_rng(0)
-    other = np.array([0.2, 0.4, 0.6, 0.8]) + rng.normal(0, 0.005, (8, 1))
+    other = np.array([0.2, 0.4, 0.6, 0.8])
     tap = other + 0.2  # one budget ahead, each twice the one before
-    rows = ratio_interval(BUDGETS, tap, other, 300, rng)
+    noise = rng.normal(0, 0.005, (300, 1))
+    rows = ratio_interval(BUDGETS, np.stack([tap, other]), np.stack([tap + noise, other + noise]))
     assert [row[0] for row in rows[:3]] == pytest.approx([2, 2, 2], rel=1e-6)
     assert rows[3][0] == np.inf
     assert rows[0][1] <= 2 + 1e-9

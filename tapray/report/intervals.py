@@ -1,0 +1,108 @@
+"""How far seeds and test set, both drawn anew, move the scores of a study and their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tapray.config import Init
+from tapray.report.reliability import Predictions, calibration_of
+from tapray.report.tables import CELL
+from tapray.study.metrics import class_scores, predict_classes
+from tapray.study.resampling import (
+    band,
+    difference,
+    draws,
+    over_seeds,
+    resampled_ap,
+    resampled_f1,
+    seed_weights,
+    shared_encoders,
+)
+from tapray.study.statistics import holm
+
+METRICS = ("ap", "f1")
+Cell = tuple[str, str, int]  # init, head, budget
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The final runs' scores on the same resamples of the test set, (n,) each, by metric, cell and seed."""
+
+    scores: dict[str, dict[Cell, dict[int, FloatArray]]]
+    encoders: dict[Cell, dict[int, int]]  # whose features each seed has
+    n_groups: int  # of the test set, that are drawn
+
+    def means(self, metric: str, cells: Sequence[Cell], rng: np.random.Generator) -> FloatArray:
+        """(C, n) of some cells, over the seeds that all of them have, drawn anew for all of them together."""
+        own = [self.scores[metric][cell] for cell in cells]
+        seeds = sorted(set.intersection(*(set(each) for each in own)))
+        weights = seed_weights(
+            shared_encoders([[self.encoders[cell][seed] for seed in seeds] for cell in cells]),
+            len(own[0][seeds[0]]),
+            rng,
+        )
+        return np.stack([over_seeds(np.stack([each[seed] for seed in seeds]), weights) for each in own])
+
+
+def resample(predictions: Predictions, results: pd.DataFrame, n: int, rng: np.random.Generator) -> Resampled:
+    """Draws the test set n times by `blocks`.
+
+    Raises:
+        ValueError: predictions are not of the same test crops.
+    """
+    first = next(iter(predictions.values()))
+    labels = np.asarray(first["labels"])
+    groups, member = np.unique(np.asarray(first["blocks"]), return_inverse=True)
+    drawn = draws(len(groups), n, rng)
+    scores: dict[str, dict[Cell, dict[int, FloatArray]]] = {metric: {} for metric in METRICS}
+    for (init, head, budget, seed), run in predictions.items():
+        if not np.array_equal(run["labels"], labels):
+            raise ValueError("predictions are not of the same test crops")
+        probabilities = calibration_of(run).apply(run["logits"])
+        said = predict_classes(probabilities, run["threshold"])
+        cell = (str(init), str(head), int(budget))
+        ap = resampled_ap(labels, class_scores(probabilities)[None], member, drawn)[0]
+        scores["ap"].setdefault(cell, {})[seed] = ap
+        scores["f1"].setdefault(cell, {})[seed] = resampled_f1(labels, said[None], member, drawn)[0]
+    encoders: dict[Cell, dict[int, int]] = {}
+    for init, head, budget, seed, encoder in results[[*CELL, "seed", "encoder"]].itertuples(index=False):
+        encoders.setdefault((str(init), str(head), int(budget)), {})[int(seed)] = int(encoder)
+    return Resampled(scores, encoders, len(groups))
+
+
+def cell_intervals(resampled: Resampled, rng: np.random.Generator) -> pd.DataFrame:
+    """init, head, budget; test_low and test_high of AP, f1test_low and f1test_high of F1."""
+    rows = [
+        (*cell, *(end for metric in METRICS for end in band(resampled.means(metric, [cell], rng)[0])))
+        for cell in resampled.scores["ap"]
+    ]
+    return pd.DataFrame(rows, columns=[*CELL, "test_low", "test_high", "f1test_low", "f1test_high"])
+
+
+def pair_intervals(resampled: Resampled, comparisons: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The AP and F1 rows of `compare`, with the interval over seeds and test set beside that over seeds.
+
+    test_low, test_high and p of the difference; p_holm is p corrected for all comparisons of the table.
+    """
+    pairs = comparisons[comparisons["metric"].isin(METRICS)].reset_index(drop=True)
+    keys: list[tuple[Any, ...]] = [
+        (row["metric"], (Init.TAP.value, row["head_tap"], budget), (row["other"], row["head_other"], budget))
+        for _, row in pairs.iterrows()
+        for budget in [int(row["budget"])]
+    ]
+    once = list(dict.fromkeys(keys))  # a row "best" may repeat that of its head
+    found = {}
+    for metric, tap, other in once:
+        a, b = resampled.means(metric, [tap, other], rng)
+        found[metric, tap, other] = difference(a - b)
+    corrected = dict(zip(once, holm([found[key].p for key in once]), strict=True))
+    named = {"test_low": "low", "test_high": "high", "p": "p"}
+    pairs = pairs.assign(**{name: [getattr(found[key], own) for key in keys] for name, own in named.items()})
+    return pairs.assign(p_holm=[corrected[key] for key in keys])
