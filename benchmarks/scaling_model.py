@@ -61,7 +61,7 @@ def row(terabytes: float, gpus: int) -> dict[str, float]:
     rate = gpus * fast["batch"] / step
     read = rate * 2 * SIZE * -(-2 * SIDE // PAGE) * PAGE / 1e9
     limit = max(1.0, read / ASSUMED["storage_gb_per_s"])
-    trials = measured("study_trials")["rows"][0]
+    trials = next(each for each in measured("study_trials")["rows"] if each["sampler"] == "tpe")
     study = ASSUMED["trials"] / trials["trials_per_minute"] * 60
     hours = {"decode": decode / 3600, "pretrain": pairs / rate / 3600, "study": study / 3600}
     limited = hours["decode"] + hours["pretrain"] * limit + hours["study"]

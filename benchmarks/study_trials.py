@@ -105,7 +105,7 @@ def measure(config: JobConfig, run: Path, folder: Path) -> dict[str, Any]:
         "concurrent": workers,
         "ray_start_s": started,
         "wall_s": wall,
-        "trials_per_minute": 60 * len(records) / wall,
+        "trials_per_minute": 60 * len(trials) / (marks[1] - marks[0]),
         "computed_s": computed,
         "outside_ms_per_trial": 1000 * outside / len(records),
         "mlflow_ms_per_trial": 1000 * told.seconds / len(records),

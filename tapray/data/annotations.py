@@ -57,7 +57,7 @@ def read_places(entry: MovieEntry, movie: Movie) -> Places:
         table = reader.read(annotation, entry.name, movie).assign(
             frame_slack=annotation.frame_tolerance, slack=annotation.pixel_tolerance
         )
-        if has_masks and annotation.kind is AnnotationKind.CTC_TRACKS and not annotation.overrules:
+        if has_masks and annotation.kind is AnnotationKind.CTC_TRACKS:
             tables.append(table[table["kind"] == "negative"])
             continue
         exhaustive |= reader.exhaustive if annotation.exhaustive is None else annotation.exhaustive
@@ -102,10 +102,10 @@ def open_event_masks(entry: MovieEntry, movie: Movie, places: Places) -> MaskRea
         highest: NDArray[np.uint8] = np.maximum.reduce([read_masks(mask, start, stop) for mask in masks])
         if places.corrections.empty:
             return highest
-        gone, own = (
+        gone, kept, own = (
             draw_discs(table, start, stop, movie.shape[1:])
-            for table in (places.overruled, places.corrections)
+            for table in (places.overruled, places.table, places.corrections)
         )
-        return np.where(own > 0, own, np.where(gone > 0, 0, highest))
+        return np.where(own > 0, own, np.where((gone > 0) & (kept == 0), 0, highest))
 
     return read

@@ -36,6 +36,12 @@ Record = dict[str, Any]
 OnResult = Callable[[list[Record]], None]
 
 
+class Lost(set[str]):
+    """Names of trials or runs whose worker died: each of them is run by itself."""
+
+    little_memory = False  # whether Ray ended one because memory was nearly full: from then on one at a time
+
+
 def search(
     config: JobConfig, store: Path, model: Path, cells: Sequence[Cell], folder: Path, on_result: OnResult
 ) -> list[dict[str, Any]]:
@@ -50,7 +56,7 @@ def search(
         UserError: a disk or file server was away.
     """
     places = Places(store.resolve(), model.resolve(), folder.resolve())
-    known, lost = read_records(folder, "trial"), set[str]()
+    known, lost = read_records(folder, "trial"), Lost()
     while samples := (searcher := CellSearch(config, cells, known, lost)).missing:
         known += _tune(config, places, {}, searcher, samples, lost, on_result)
     return _complete(folder, "trial", len(cells) * config.study.trials)
@@ -70,7 +76,7 @@ def final_runs(
         KeyboardInterrupt, UserError: as `search`. UserError too: no run is left that can be kept as a model.
     """
     places = Places(store.resolve(), model.resolve(), folder.resolve())
-    known, lost = read_records(folder, "run"), set[str]()
+    known, lost = read_records(folder, "run"), Lost()
     works = [
         [
             {"init": cell.init.value, "head": cell.head.value, "budget": cell.budget, "seed": seed, **params}
@@ -110,7 +116,7 @@ def _tune(
     param_space: dict[str, Any],
     searcher: Searcher | None,
     samples: int,
-    lost: set[str],
+    lost: Lost,
     on_result: OnResult,
 ) -> list[Record]:
     """Runs works; returns their records.
@@ -128,7 +134,7 @@ def _tune(
             metric="val_ap" if searcher else None,
             mode="max" if searcher else None,
             num_samples=samples,
-            max_concurrent_trials=config.ray.concurrent_trials,
+            max_concurrent_trials=1 if lost.little_memory else config.ray.concurrent_trials,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -155,7 +161,7 @@ def _tune(
 
 
 @contextmanager
-def _little_memory(told: _Tell, lost: set[str]) -> Iterator[None]:
+def _little_memory(told: _Tell, lost: Lost) -> Iterator[None]:
     """A worker that Ray ends before memory is full takes all of Tune with it: what ran is run one by one.
 
     Raises:
@@ -166,15 +172,15 @@ def _little_memory(told: _Tell, lost: set[str]) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
             raise
-        names = {work_name(kind_of(work), each) for work in told.running.values() for each in work}
-        if names <= lost:
-            what, todo = "trials need more memory than there is", "lower ray.concurrent_trials or study.batch"
+        if lost.little_memory:
+            what, todo = "trials need more memory than there is", "lower study.batch, or add memory"
             raise UserError(what, where="study", todo=todo) from None
-        lost |= names
+        lost.little_memory = True
+        lost |= {work_name(kind_of(work), each) for work in told.running.values() for each in work}
         told.short_of_memory = True
 
 
-def _settled(folder: Path, work: list[Record], error: BaseException, lost: set[str], told: _Tell) -> bool:
+def _settled(folder: Path, work: list[Record], error: BaseException, lost: Lost, told: _Tell) -> bool:
     """Records a work that failed as a whole; False where no trial is at fault: a disk or file was away.
 
     A worker dies of what a trial does (memory) or of what others do. So its trials are run once more, each by

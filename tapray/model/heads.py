@@ -83,7 +83,8 @@ class ScaledHead(Head):
     def settle(self, fronts: Tensor) -> None:
         """Mean and spread of each channel of fronts (N, 2, C, h, w)."""
         spread, self.mean = torch.std_mean(fronts, dim=(0, 1, 3, 4))
-        self.scale = 1 / spread.clamp(min=1e-3)  # a channel that is all but constant stays so
+        # a channel that is all but constant, beside the others, stays so
+        self.scale = 1 / spread.clamp(min=max(1e-3 * float(spread.median()), 1e-6))
 
     def settle_as(self, other: Head) -> None:
         """As another head of the same kind and features."""
@@ -109,7 +110,7 @@ class LinearHead(ScaledHead):
 
         Weights are scaled in place of features, which heads that are trained together share.
         """
-        weight = self.out.weight.view(-1, 2, len(self.scale), x[0, 0, 0].numel()) * self.scale[:, None]
+        weight = self.out.weight.view(-1, 2, len(self.scale), x.shape[3:].numel()) * self.scale[:, None]
         bias = self.out.bias - (weight * self.mean[:, None]).sum(dim=(1, 2, 3))
         return F.linear(x.flatten(1), weight.flatten(1), bias)
 

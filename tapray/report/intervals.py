@@ -1,4 +1,4 @@
-"""How far seeds and test set, both drawn anew, move the scores of a study and their differences."""
+"""How far seeds and test set together move the scores of a study and their differences."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Resampled:
     n_groups: int  # of the test set, that are drawn
 
     def means(self, metric: str, cells: Sequence[Cell], rng: np.random.Generator) -> FloatArray:
-        """(C, n) of some cells, over the seeds that all of them have, drawn anew for all of them together."""
+        """(C, n) of some cells, over the seeds that all of them have, weighed alike for all of them."""
         own = [self.scores[metric][cell] for cell in cells]
         seeds = sorted(set.intersection(*(set(each) for each in own)))
         weights = seed_weights(

@@ -53,9 +53,10 @@ def efficiency_table(
         names = [heads[init, largest] for init in (Init.TAP, other)]
         sides = [_of(results, init, head) for init, head in zip((Init.TAP, other), names, strict=True)]
         for metric in ("ap", "f1"):
-            wide = [_wide(side, metric) for side in sides]
-            both = wide[0].index.intersection(wide[1].index)  # the seeds that each side has of all budgets
+            wide = [side.pivot(index="seed", columns="budget", values=metric) for side in sides]
             budgets = wide[0].columns.intersection(wide[1].columns)
+            wide = [side[budgets].dropna() for side in wide]
+            both = wide[0].index.intersection(wide[1].index)  # the seeds that each side has of all budgets
             if len(budgets) > 1 and len(both):
                 scores = np.stack([side.loc[both, budgets].mean().to_numpy(np.float64) for side in wide])
                 arms = zip((Init.TAP.value, other), names, strict=True)

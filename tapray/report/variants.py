@@ -15,6 +15,7 @@ from tapray.report import further
 from tapray.report.tables import BY_CLASS, ordered, write_csv
 from tapray.study.statistics import interval
 
+LIKELIEST = [f"{name}_argmax" for name in BY_CLASS]
 VARIANT = "variant"  # a column where the settings do not tell variants apart
 SETTING = ["split", "crop_size", "area_threshold", "head", "budget", "init"]
 DECISION = "decision"  # argmax: the likeliest class, as published; threshold: the one chosen on validation
@@ -55,10 +56,13 @@ def published_table(folders: Sequence[Path]) -> pd.DataFrame:
     and, for each score there is, its _mean and _std (arXiv 2411.03924, tables 1 and 2).
     """
     results = _results(folders)
+    results = results.reindex(columns=[*results, *(name for name in LIKELIEST if name not in results)])
     alike = results.groupby(SETTING)[VARIANT].nunique().max() > 1
     keys = [*([VARIANT] if alike else []), *SETTING, DECISION]
     likeliest = results.assign(**{name: results[f"{name}_argmax"] for name in BY_CLASS})
-    results = pd.concat([likeliest.assign(decision="argmax"), results.assign(decision="threshold")])
+    likeliest = likeliest[likeliest["recall_0"].notna()]  # runs of before have none
+    both = {"argmax": likeliest, "threshold": results}
+    results = pd.concat([runs.assign(**{DECISION: name}) for name, runs in both.items()])
     scores = [name for name in BY_CLASS if results[name].notna().any()]
     rows = []
     for setting, runs in results.groupby(keys, sort=False):

@@ -264,7 +264,9 @@ def _frozen(work: Work, members: Sequence[Member]) -> Arms:
 def _settled(folder: Path, init: Init, draw: int, kind: HeadKind, layer: Layer, pooling: Pooling) -> Head:
     """A head that has taken mean and spread from training crops, evenly so many of them."""
     train, inputs = _split(folder, "train"), fronts(folder, init, draw, kind, layer, pooling)
-    few = train if HEADS[kind].condenses else train[:: max(1, len(train) // SETTLED_ON)]
+    few = train
+    if not HEADS[kind].condenses and len(train) > SETTLED_ON:
+        few = train[np.linspace(0, len(train) - 1, SETTLED_ON).astype(np.int64)]
     channels, side = features(folder, init, draw, layer).shape[2:4]
     head = build_head(kind, channels, side, 2, torch.Generator().manual_seed(0), HeadOptions(pooling=pooling))
     head.settle(inputs[torch.from_numpy(few)].float())

@@ -1,8 +1,8 @@
-"""Seeds and the test set drawn anew together (bootstrap): how far a score holds beyond both.
+"""Seeds and the test set varied together: how far a score holds beyond both.
 
-The test set is drawn by whole groups, fields of view or blocks of time, since crops that lie near each other
-are no independent samples. Seeds that share an encoder are no independent samples either: encoders are drawn
-anew first, then the seeds of each. All arms of a study are judged on the same resamples.
+The test set is drawn anew by whole groups, fields of view or blocks of time, since crops that lie near each
+other are no independent samples. Seeds that share an encoder are no independent samples either: they vary
+together. All arms of a study are judged on the same resamples.
 """
 
 from __future__ import annotations
@@ -117,18 +117,26 @@ def _f1_of_class(
 
 
 def seed_weights(encoders: Sequence[int], n: int, rng: np.random.Generator) -> FloatArray:
-    """(n, S) what each seed counts in each resample, 1 in all: encoders drawn anew, then seeds of each.
+    """(n, S) what each seed counts in each resample: 1 in all, 1 / S on average.
+
+    A mean over seeds so weighed varies as Student's t says of it, with as many degrees of freedom as there
+    are encoders, less one: a few encoders drawn with replacement would promise far too much. Where all seeds
+    have one encoder, or each its own, seeds stand for themselves.
 
     Args:
-        encoders: of each seed. Where all have one, or each its own, seeds are drawn alone.
+        encoders: of each seed.
     """
-    names, own = np.unique(np.asarray(encoders), return_inverse=True)
-    if len(names) in (1, len(own)):
-        return draws(len(own), n, rng) / len(own)
-    weights = np.zeros((n, len(own)))
-    for number, times in enumerate(draws(len(names), n, rng).T):
-        seeds = np.flatnonzero(own == number)
-        weights[:, seeds] = draws(len(seeds), n, rng) / len(seeds) * times[:, None] / len(names)
+    _, own = np.unique(np.asarray(encoders), return_inverse=True)
+    if own.max() == 0:
+        own = np.arange(len(own))
+    sizes = np.bincount(own)
+    k = len(sizes)
+    if k == 1:
+        return np.ones((n, 1))
+    away = rng.normal(size=(n, k))
+    away -= away.mean(axis=1, keepdims=True)
+    away /= np.sqrt(k * rng.chisquare(k - 1, size=(n, 1)))
+    weights: FloatArray = 1 / len(own) + (away / sizes)[:, own]
     return weights
 
 

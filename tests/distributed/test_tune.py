@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 from tapray.config import Dimension, HeadKind, Init, JobConfig
 from tapray.distributed.journal import journal
 from tapray.distributed.searcher import CellSearch, propose
-from tapray.distributed.tune import _little_memory, _Tell, final_runs, search
+from tapray.distributed.tune import Lost, _little_memory, _Tell, final_runs, search
 from tapray.errors import UserError
 from tapray.stages import failures
 from tapray.study.cells import Cell, cells
@@ -222,7 +222,7 @@ def test_a_run_that_always_kills_its_worker_fails_alone(tiny_job: Path, tmp_path
 
 
 def test_works_that_ran_when_memory_was_short_run_one_by_one_and_then_end_the_study() -> None:
-    told, lost = _Tell(lambda _: None), set[str]()
+    told, lost = _Tell(lambda _: None), Lost()
     work = [{"init": "tap", "head": "linear", "budget": 2, "seed": seed} for seed in (0, 1)]
 
     class Trial:
@@ -239,7 +239,8 @@ def test_works_that_ran_when_memory_was_short_run_one_by_one_and_then_end_the_st
     run(OutOfMemoryError("the node is low on memory"))
     assert lost == {"runs-tap-linear-2-0", "runs-tap-linear-2-1"}
     assert told.short_of_memory
-    with pytest.raises(UserError, match=r"more memory than there is.*concurrent_trials"):
+    assert lost.little_memory
+    with pytest.raises(UserError, match=r"more memory than there is.*study\.batch"):
         run(OutOfMemoryError("the node is low on memory"))
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score
 
 from tapray.study.metrics import average_precision, class_scores
@@ -70,25 +71,29 @@ def test_no_event_has_no_interval() -> None:
     assert np.isnan(band(resampled_f1(labels, np.zeros((1, 20), int), member, drawn)[0])).all()
 
 
-def test_seeds_are_drawn_each_by_itself_where_none_shares_an_encoder() -> None:
+@pytest.mark.parametrize("encoders", [[0] * 6, [*range(6)], [0, 1, 2, 0, 1, 0]])
+def test_a_mean_over_seeds_varies_as_student_says(encoders: list[int]) -> None:
     rng = np.random.default_rng(0)
-    for encoders in ([0, 0, 0, 0], [0, 1, 2, 3]):
-        weights = seed_weights(encoders, 4000, rng)
-        assert weights.sum(axis=1) == pytest.approx(1)
-        assert weights.mean(axis=0) == pytest.approx([0.25] * 4, abs=0.02)
-        assert weights.var(axis=0) == pytest.approx([3 / 64] * 4, rel=0.15)  # of one in four, four times
-
-
-def test_seeds_of_an_encoder_come_and_go_with_it() -> None:
-    """Where only the encoder matters, the interval is that of two encoders and not of a hundred seeds."""
-    rng = np.random.default_rng(1)
-    encoders = np.arange(100) % 2
-    values = np.repeat(encoders[:, None].astype(float), 2000, axis=1)
-    weights = seed_weights(encoders.tolist(), 2000, rng)
+    weights = seed_weights(encoders, 40_000, rng)
     assert weights.sum(axis=1) == pytest.approx(1)
-    mean = over_seeds(values, weights)
-    assert sorted(np.unique(mean.round(9))) == [0.0, 0.5, 1.0]  # both encoders, or one of them twice
-    assert (mean.round(9) == 0.5).mean() == pytest.approx(0.5, abs=0.05)
+    assert np.median(weights, axis=0) == pytest.approx([1 / 6] * 6, abs=0.01)
+    shared = 1 < len(set(encoders)) < 6
+    x = np.array(encoders, float) if shared else rng.normal(size=6)
+    low, high = np.percentile(weights @ x, [2.5, 97.5])
+    own = np.array([0.0, 1.0, 2.0]) if shared else x  # the means of the encoders, or the seeds
+    wanted = stats.t.interval(0.95, len(own) - 1, x.mean(), stats.sem(own))
+    assert (low, high) == pytest.approx(wanted, rel=0.05, abs=0.02)
+
+
+def test_a_few_encoders_promise_no_more_than_a_few_samples() -> None:
+    """Of three encoders and no true difference, one in twenty p values is below 0.05."""
+    rng, p = np.random.default_rng(1), []
+    encoders = np.arange(9) % 3
+    for _ in range(400):
+        x = rng.normal(size=3)[encoders] + 0.3 * rng.normal(size=9)
+        p.append(difference(seed_weights(encoders.tolist(), 1000, rng) @ x).p)
+    assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.03)
+    assert np.mean(np.array(p) < 0.005) < 0.02
 
 
 def test_a_pair_is_drawn_by_the_encoders_of_which_there_are_fewest_but_several() -> None:
