@@ -7,9 +7,9 @@ held-out frames, shuffled too, in many orders of chance. The crops are augmented
 whatever of drawing, cutting or augmentation gave the order away would show. One order of a few dozen frames
 can favour a net by luck: the figure is the mean over orders, each drawn by itself, with the interval of twice
 its standard error. Beside it, the same recipe trained on the true order and looked at in the true order, and
-`leaky`: on shuffled frames with an augmentation that marks the first frame, which must be found out, and soon.
-The other nets have as many steps as the true order needs to be found. Exits with 1 where an interval leaves out
-0.5, the true order is not found, or the mark is not.
+`leaky`: on shuffled frames with an augmentation that marks the first frame, which must be found out. Each net
+has as many steps as the true order needs to be found. Exits with 1 where an interval leaves out 0.5, the true
+order is not found, or the mark is not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from tapray.pretrain.loop import accuracy_of
 from tapray.pretrain.trainer import Trainer
 
 STEPS = {"hela": 400, "psc": 1600}  # after which the true order is found (benchmarks/convergence.py)
-MARK_STEPS = 400
 FOUND = {"true_order": 0.6, "leaky": 0.9}  # accuracy that counts as found
 LOOK = {"size": 48, "sharpness": 1.0, "batch": 256, "val_batches": 2}  # 512 crops of each order
 
@@ -104,7 +103,7 @@ def main() -> None:
         }
         with marking():
             mixed, other = (frames[rng.permutation(len(frames))] for frames in (rest, held_out))
-            net = trained(mixed, intensity, MARK_STEPS)
+            net = trained(mixed, intensity, steps)
             figures[name]["leaky"] = looked_at(net, other, intensity)
         print(name, figures[name], file=sys.stderr, flush=True)
     emit("shuffled_control", {"orders": given.orders, "looks": given.looks, "steps": STEPS, **figures})
