@@ -85,27 +85,15 @@ def ours(
     stream = store.open_stream(folder, [region], config, SamplerKind.UNIFORM, 0)
     batches, trainer = Batches(stream, config.pretrain), Trainer(config.pretrain, 0)
 
-    def work() -> float:
-        asked = []
-        for _ in range(steps + WARM):
-            asked.append(time.perf_counter())
-            trainer.train_step(*batches.train(0, trainer.step))
-        return _of_steps([*asked, time.perf_counter()])
-
-    return work
+    return functools.partial(_timed, lambda: trainer.train_step(*batches.train(0, trainer.step)), steps)
 
 
-def step_alone(size: int, batch: int, steps: int) -> Callable[[], float]:
-    one = published_step(size, batch)
-
-    def work() -> float:
-        asked = []
-        for _ in range(steps + WARM):
-            asked.append(time.perf_counter())
-            one()
-        return _of_steps([*asked, time.perf_counter()])
-
-    return work
+def _timed(step: Callable[[], Any], steps: int) -> float:
+    asked = []
+    for _ in range(steps + WARM):
+        asked.append(time.perf_counter())
+        step()
+    return _of_steps([*asked, time.perf_counter()])
 
 
 def _of_steps(asked: list[float]) -> float:
@@ -135,7 +123,9 @@ def main() -> None:
                 f"tapray, {option}": ours(movie, size, batch, given.steps, OPTIONS[option], folder / "frames")
                 for option in given.options
             }
-            arms["published, step alone"] = step_alone(size, batch, given.steps)
+            arms["published, step alone"] = functools.partial(
+                _timed, published_step(size, batch), given.steps
+            )
             taken: dict[str, list[float]] = {}
             matrix: list[float] = []
             for number in range(given.repeats):

@@ -15,16 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tapray.config import HeadKind, Init, JobConfig, Layer, Pooling
+from tapray.config import HeadKind, Init, JobConfig
 from tapray.crops.budgets import draw_budget
 from tapray.model.encoders import build_encoder, draw_of, draws
-from tapray.model.heads import HEADS, Head, HeadOptions, PooledHead, build_head
+from tapray.model.heads import HEADS, Head, PooledHead, build_head
 from tapray.model.tap import FEATURES, TapNet
 from tapray.study.fit import Arm, Crops, Training, logits_of, solve
 from tapray.study.space import Settings, solved
-from tapray.study.store import FeatureStore, features, fronts
+from tapray.study.store import FeatureStore, features, fronts, index_of, rows_of, settled_head
 
-SETTLED_ON = 256  # training crops whose features tell mean and spread of their channels
 SEARCH_SEED = 1_000_000  # search trials draw labels that no final run draws
 
 
@@ -160,12 +159,12 @@ class Arms:
 
     def fitted(self, splits: Sequence[str]) -> list[Fitted]:
         """Of each member, as it stands."""
-        index = _index(self.work.store)
-        where = {split: _split(self.work.store, split) for split in splits}
+        index = index_of(self.work.store)
+        where = {split: rows_of(self.work.store, split) for split in splits}
         logits = {split: logits_of(self.modules, self.inputs, own) for split, own in where.items()}
         labels = {split: index.label.to_numpy()[own].astype(np.int64) for split, own in where.items()}
         groups = {split: index.group.to_numpy()[own] for split, own in where.items()}
-        test = index.iloc[_split(self.work.store, "test")]
+        test = index.iloc[rows_of(self.work.store, "test")]
         return [
             Fitted(
                 self.encoder,
@@ -180,22 +179,9 @@ class Arms:
         ]
 
 
-@lru_cache(maxsize=2)
-def _index(folder: Path) -> pd.DataFrame:
-    return FeatureStore(folder).index()
-
-
-@lru_cache(maxsize=6)
-def _split(folder: Path, split: str) -> NDArray[np.int64]:
-    """The crops of a split."""
-    index = _index(folder)
-    rows: NDArray[np.int64] = index.loc[index.split == split, "crop_id"].to_numpy(copy=True)
-    return rows
-
-
 @lru_cache(maxsize=64)
 def _drawn(folder: Path, budget: int, negatives: int, seed: int, unit: str) -> NDArray[np.int64]:
-    return draw_budget(_index(folder), budget, negatives, seed, unit)
+    return draw_budget(index_of(folder), budget, negatives, seed, unit)
 
 
 def _rows(work: Work, seed: int) -> NDArray[np.int64]:
@@ -222,7 +208,7 @@ def _groups(work: Work) -> Iterator[list[int]]:
 
 
 def _labels(work: Work) -> Tensor:
-    return torch.from_numpy(_index(work.store).label.to_numpy().astype(np.int64))
+    return torch.from_numpy(index_of(work.store).label.to_numpy().astype(np.int64))
 
 
 def _generator(member: Member) -> torch.Generator:
@@ -240,7 +226,7 @@ def _frozen(work: Work, members: Sequence[Member]) -> Arms:
         build_head(cell.head, channels, side, work.config.crops.classes, generator, member.settings.head)
         for member, generator in zip(members, generators, strict=True)
     ]
-    settled = _settled(work.store, cell.init, draw, cell.head, options.layer, options.pooling)
+    settled = settled_head(work.store, cell.init, draw, cell.head, options.layer, options.pooling)
     for head in heads:
         head.settle_as(settled)
     training = None
@@ -258,19 +244,6 @@ def _frozen(work: Work, members: Sequence[Member]) -> Arms:
             generators,
         )
     return Arms(work, [*heads], heads, None, inputs, rows, training)
-
-
-@lru_cache(maxsize=8)
-def _settled(folder: Path, init: Init, draw: int, kind: HeadKind, layer: Layer, pooling: Pooling) -> Head:
-    """A head that has taken mean and spread from training crops, evenly so many of them."""
-    train, inputs = _split(folder, "train"), fronts(folder, init, draw, kind, layer, pooling)
-    few = train
-    if not HEADS[kind].condenses and len(train) > SETTLED_ON:
-        few = train[np.linspace(0, len(train) - 1, SETTLED_ON).astype(np.int64)]
-    channels, side = features(folder, init, draw, layer).shape[2:4]
-    head = build_head(kind, channels, side, 2, torch.Generator().manual_seed(0), HeadOptions(pooling=pooling))
-    head.settle(inputs[torch.from_numpy(few)].float())
-    return head
 
 
 def _solve(

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from tapray.config import Dimension, HeadKind, Init, JobConfig, Layer, Pooling, StudyConfig
 from tapray.model.encoders import draws
-from tapray.model.heads import HEADS, HeadOptions, build_head
+from tapray.model.heads import HEADS, Head, HeadOptions, build_head
 from tapray.study.cache import read
 from tapray.study.fit import in_batches
 
 PIXELS = "pixels"
+SETTLED_ON = 256  # training crops whose features tell mean and spread of their channels
 
 
 def features_name(init: Init, draw: int, layer: Layer) -> str:
@@ -157,3 +158,30 @@ def _condensed(folder: Path, init: Init, draw: int, head: HeadKind, layer: Layer
     generator, options = torch.Generator().manual_seed(0), HeadOptions(pooling=pooling)
     probe = build_head(head, whole.shape[2], whole.shape[3], 2, generator, options)
     return in_batches(probe.front, whole)
+
+
+@lru_cache(maxsize=2)
+def index_of(folder: Path) -> pd.DataFrame:
+    """As `FeatureStore.index`, kept per process."""
+    return FeatureStore(folder).index()
+
+
+@lru_cache(maxsize=6)
+def rows_of(folder: Path, split: str) -> NDArray[np.int64]:
+    """The crops of a split, in order."""
+    index = index_of(folder)
+    rows: NDArray[np.int64] = index.loc[index.split == split, "crop_id"].to_numpy(copy=True)
+    return rows
+
+
+@lru_cache(maxsize=8)
+def settled_head(folder: Path, init: Init, draw: int, kind: HeadKind, layer: Layer, pooling: Pooling) -> Head:
+    """A head that has taken mean and spread from training crops, evenly so many of them."""
+    train, inputs = rows_of(folder, "train"), fronts(folder, init, draw, kind, layer, pooling)
+    few = train
+    if not HEADS[kind].condenses and len(train) > SETTLED_ON:
+        few = train[np.linspace(0, len(train) - 1, SETTLED_ON).astype(np.int64)]
+    channels, side = features(folder, init, draw, layer).shape[2:4]
+    head = build_head(kind, channels, side, 2, torch.Generator().manual_seed(0), HeadOptions(pooling=pooling))
+    head.settle(inputs[torch.from_numpy(few)].float())
+    return head
