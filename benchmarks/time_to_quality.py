@@ -12,6 +12,7 @@ over five draws. A run that was stopped goes on.
 `table` prints when each level was reached to stay, and the ratios: where the published arm has not arrived,
 its time is the cap, and the ratio a lower bound. With `--device cuda` both arms train in bf16: a GPU gets
 through the crop pairs that the published recipe needs days for on two cores; it tells pairs, not seconds.
+With `--threads 1` two seeds of an arm share two cores.
 
 The published recipe (arXiv 2411.03924, section 3): U-Net of first width 32, crops of 96 px drawn uniformly,
 all augmentations, Adam with a learning rate from 1e-4 cyclic to 1e-3, batches of 108.
@@ -160,9 +161,10 @@ def run(
     device: torch.device,
     apart: float = 15,
     precision: str | None = None,
+    threads: int = 2,
 ) -> None:
     """Trains and looks, until the recipe's end or the cap."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     inputs, pretrain = inputs_of(data, folder), settings(data, arm, device, precision)
     frames = folder / data / f"frames-{arm}"
     make = partial(stream, inputs, Role.TRAIN, pretrain, pretrain.sampler, seed, frames)
@@ -196,6 +198,7 @@ def run(
             "minutes": minutes,
             "apart": apart,
             "precision": pretrain.precision,
+            "threads": threads,
             "commit": commit(),
         }
         atomic_write(path, json.dumps({**facts, "machine": machine(), "curve": curve}))
@@ -289,6 +292,7 @@ def main() -> None:
             command.add_argument("--device", default="cpu")
             command.add_argument("--precision", help="of both arms (fp32, bf16, fp16)")
             command.add_argument("--apart", type=float, default=15, help="seconds between looks, at least")
+            command.add_argument("--threads", type=int, default=2)
         command.add_argument("folder", type=Path)
     commands.add_parser("table").add_argument("folder", type=Path)
     given = parser.parse_args()
@@ -299,7 +303,7 @@ def main() -> None:
             again = [sys.executable, "-m", "benchmarks.time_to_quality", *sys.argv[1:]]
             os.execve(again[0], again, {**os.environ, **MEMORY})
         device = torch.device(given.device)
-        own = (given.minutes, device, given.apart, given.precision)
+        own = (given.minutes, device, given.apart, given.precision, given.threads)
         run(given.data, given.arm, given.seed, given.folder, *own)
     else:
         emit("time_to_quality", table(given.folder))
