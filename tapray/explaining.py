@@ -24,6 +24,7 @@ from tapray.model.attribution import integrated_gradients, occlusion
 from tapray.model.encoders import build_encoder
 from tapray.model.tap import TapNet
 from tapray.model.weights import load_tap
+from tapray.report.captions import PARTS
 from tapray.report.explain import Insets, enlarged, overlay_figure, write_movies
 from tapray.report.maps import colours_figure, crop_map_figure
 from tapray.report.tables import write_csv
@@ -35,10 +36,12 @@ ALIKE = "rank_correlation_with_random"
 
 
 def explain(job: Job) -> dict[str, Any]:
-    """Attribution of the pretrained net and of one of chance on training and test frames; its features."""
+    """Attribution of the pretrained net and of an untrained one on frames that pretraining saw and on test
+    frames; its features.
+    """
     config, target = job.config, job.folder.stage("explain")
-    chance = build_encoder(Init.RANDOM_DEFAULT, 0, config.pretrain.preset, config.channels, job.model)
-    nets = {"tap": load_tap(job.model), "random_default": chance}
+    untrained = build_encoder(Init.RANDOM_DEFAULT, 0, config.pretrain.preset, config.channels, job.model)
+    nets = {"tap": load_tap(job.model), "random_default": untrained}
     draw_crop_map = _crop_map(job)
     looks = {role: Look.at(job.inputs, role) for role in (Role.TRAIN, Role.TEST)}
     rows, paths = [], list[Path]()
@@ -104,7 +107,8 @@ class Look:
         for way in WAYS:
             regions = strongest_regions(own[way][seen.number], size, stride)
             insets = Insets.around(regions, size, grey(frames), maps, _others(net, frames, regions, size))
-            title = f"{role.value} part, {where}: where {way} stands out (boxes), annotated events (circles)"
+            part = PARTS[role.value]
+            title = f"{part}, {where}: where {way} stands out (boxes), annotated events (circles)"
             path = folder / f"{way}_{role.value}.png"
             paths.append(overlay_figure(grey(frames), maps[way], regions, insets, events, title, path))
             table = regions.assign(movie=r.movie, t=t, y=regions["y"] + r.top, x=regions["x"] + r.left)
@@ -135,11 +139,11 @@ def _tallied(maps: Sequence[NDArray[np.float32]], masks: Sequence[Masks]) -> NDA
 def _others(
     net: TapNet, frames: NDArray[np.float32], regions: pd.DataFrame, size: int
 ) -> dict[str, NDArray[np.float32]]:
-    """What other ways of attribution say of the first frame of squares around regions (n, size, size)."""
+    """What other ways of attribution say of squares around regions (n, size, size), both frames summed."""
     crops = [window(frames, int(y), int(x), size) for y, x in regions[["y", "x"]].to_numpy()]
     given = torch.from_numpy(np.stack(crops))
     ways = {"integrated_gradients": integrated_gradients, "occlusion": occlusion}
-    return {name: way(net, given)[:, 0].numpy() for name, way in ways.items()}
+    return {name: way(net, given).sum(dim=1).numpy() for name, way in ways.items()}
 
 
 def _crop_map(job: Job) -> Callable[[Path], Sequence[Path]]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tapray.config import Init
 from tapray.context import Job
 from tapray.report.reliability import Prediction, calibration_of
 from tapray.report.tables import write_csv
 from tapray.study.metrics import event_probability
 from tapray.study.results import best_run
 from tapray.study.statistics import enough_fields
+
+if TYPE_CHECKING:  # figures and nets, which a job loads where it needs them
+    from tapray.model.tap import TapNet
+    from tapray.report.errors import Close
 
 CONTEXT = 2  # crops: side of the window that shows a mistake
 
@@ -49,23 +55,26 @@ def errors(job: Job) -> dict[str, Any]:
     facts = surroundings(job, test).drop(columns="since")
     facts["share that is cells"] = covered(test, lambda movie, t: cells[movie](t), size)
     best, tables, paths = best_run(job.results.results), [], []
+    fields = enough_fields(test["field"].to_numpy())
+    drawn = "seeds and fields of view" if fields else "seeds and blocks of time"
+    drawn_by_frame = drawn if fields else "seeds, events and places"
     heads = dict.fromkeys(key[1] for key in job.results.predictions if _same(key, best))
     for head in heads:
         runs = [run for key, run in job.results.predictions.items() if _same(key, best) and key[1] == head]
         predicted = np.stack([_event(run) >= run["threshold"] for run in runs])
         truth, blocks = runs[0]["labels"] > 0, runs[0]["blocks"]
-        units = (blocks, blocks if enough_fields(test["field"].to_numpy()) else runs[0]["groups"])
+        units = (blocks, blocks if fields else runs[0]["groups"])
         table = error_table(facts, truth, predicted, *units, size, np.random.default_rng(0))
         tables.append(table.assign(init=best["init"], head=head, budget=best["budget"]))
-        paths += pictures.over_time(table, head, target / f"over_time_{head}.png")
-        paths += pictures.by_surroundings(table, head, target / f"surroundings_{head}.png")
+        paths += pictures.over_time(table, head, drawn_by_frame, target / f"over_time_{head}.png")
+        paths += pictures.by_surroundings(table, head, drawn, target / f"surroundings_{head}.png")
     paths.append(write_csv(pd.concat(tables), target / "errors.csv"))
     run = job.results.predictions[best["init"], best["head"], best["budget"], best["seed"]]
     known = pd.concat([own.table.assign(movie=name) for name, own in inputs.places.items()])
     known = known.loc[known["kind"] == "event", ["movie", "event_id", "t", "y", "x", "t_end", "radius"]]
     wrong = mistakes(test, _event(run), run["threshold"], size, job.config.crops.classes, known)
     paths.append(write_csv(wrong, target / "mistakes.csv"))
-    paths.append(_gallery(job, wrong, target / "mistakes.png"))
+    paths.append(_gallery(job, wrong, known, best, target / "mistakes.png"))
     return log(job, "errors", paths)
 
 
@@ -88,28 +97,52 @@ def _event(run: Prediction) -> NDArray[np.float64]:
     return event_probability(fitted.apply(run["logits"]))
 
 
-def _gallery(job: Job, wrong: pd.DataFrame, path: Path) -> Path:
+def _gallery(job: Job, wrong: pd.DataFrame, known: pd.DataFrame, best: dict[str, Any], path: Path) -> Path:
     """Windows of both frames around each mistake, with masks where there are any, and attribution."""
-    from tapray.crops.normalise import frame_ranges, normalise
-    from tapray.insight.explain import grey, window
-    from tapray.model.attribution import attribution
+    from tapray.model.encoders import repeat_folder
     from tapray.model.weights import load_tap
     from tapray.report.errors import gallery
 
-    intensity, side = job.config.crops.intensity, CONTEXT * job.config.crops.size
-    net, pairs, seen, outlines = load_tap(job.model), [], [], []
+    own = Init(best["init"]) in (Init.TAP, Init.FINE_TUNE)
+    net = load_tap(repeat_folder(job.model, int(best["encoder"]) if own else 0))
     marks = {entry.name: job.inputs.outlines(entry) for entry in job.inputs.entries}
-    half, shown = job.config.crops.size // 2, wrong[["movie", "first", "last", "top", "left"]]
-    for name, t, t_end, top, left in shown.itertuples(index=False, name=None):
-        y, x = top + half, left + half
-        movie = job.inputs.movies[name]
-        own = min(side, *movie.shape[1:]) // net.backbone.divisor * net.backbone.divisor
-        raw = np.concatenate([movie.read(at, at + 1) for at in (t, t_end)])
-        frames = window(normalise(raw, frame_ranges(raw, intensity), intensity), y, x, own)
-        seen.append(attribution(net, frames[None])[0])
-        pairs.append(grey(frames))
-        outlines.append(np.stack([window(marks[name](at), y, x, own) for at in (t, t_end)]))
-    return gallery(wrong, pairs, outlines, seen, path)
+    views = [
+        _close(job, net, row, marks[row["movie"]], known[known["movie"] == row["movie"]])
+        for _, row in wrong.iterrows()
+    ]
+    which = "pretrained net of the model's encoder" if own else "first pretrained net (not the model's)"
+    return gallery(wrong, views, f"attribution: {which}", path)
+
+
+def _close(
+    job: Job, net: TapNet, row: pd.Series, masks: Callable[[int], NDArray[Any]], events: pd.DataFrame
+) -> Close:
+    """A mistake from close by; events: those of its movie."""
+    from tapray.crops.normalise import frame_ranges, normalise
+    from tapray.insight.detection import shown
+    from tapray.insight.explain import corner, grey, window
+    from tapray.model.attribution import attribution
+    from tapray.report.errors import Close
+
+    crops, movie, divisor = job.config.crops, job.inputs.movies[row["movie"]], net.backbone.divisor
+    y, x, times = row["top"] + crops.size // 2, row["left"] + crops.size // 2, (row["first"], row["last"])
+    side = min(CONTEXT * crops.size, *movie.shape[1:]) // divisor * divisor
+    raw = np.concatenate([movie.read(t, t + 1) for t in times])
+    frames = window(normalise(raw, frame_ranges(raw, crops.intensity), crops.intensity), y, x, side)
+    top, left = corner(y, x, side, movie.shape[1:])
+    here = shown(events, times[0], times[1] - times[0])
+    return Close(
+        frames=grey(frames),
+        outlines=np.stack([window(masks(t), y, x, side) for t in times]),
+        ways={
+            "evidence": attribution(net, frames[None])[0],
+            "Grad-CAM": attribution(net, frames[None], "grad_cam")[0],
+        },
+        top=row["top"] - top,
+        left=row["left"] - left,
+        size=crops.size,
+        events=here.assign(y=here["y"] - top, x=here["x"] - left),
+    )
 
 
 def log(job: Job, name: str, paths: list[Path]) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def test_the_page_shows_each_cell_and_its_means(tmp_path: Path) -> None:
         run = client.create_run(tracker.experiment_id, run_name=f"run {number}", tags={"kind": "run"})
         for key, value in cell.items():
             client.log_param(run.info.run_id, key, value)
-        client.log_metric(run.info.run_id, "ap", 0.5 + 0.1 * number)
+        for metric, value in (("ap", 0.5 + 0.1 * number), ("f1", 0.123), ("ece_after", 0.0456)):
+            client.log_metric(run.info.run_id, metric, value)
         client.set_terminated(run.info.run_id)
     tracker.show(CELLS[:2])
     tracker.show(CELLS[2:])  # of another study in the same store
@@ -66,7 +67,10 @@ def test_the_page_shows_each_cell_and_its_means(tmp_path: Path) -> None:
         server.wait(30)
     for cell in CELLS:
         assert ", ".join(f"{name}: {value}" for name, value in cell.items()) in text
-    assert "0.65" in text  # the mean of 0.5 and 0.8; studies stay apart
+    means = [text.index(mean) for mean in ("0.85", "0.75", "0.65")]  # 0.65 of 0.5 and 0.8; studies stay apart
+    assert means == sorted(means)  # the best cell first
+    for shown_too in (">f1<", ">ece_after<", "0.123", "0.0456"):
+        assert shown_too in text
     assert "run 0" not in text  # folded away
 
 

@@ -80,6 +80,7 @@ def folders(tmp_path: Path) -> list[Path]:
         rows = [
             {
                 **{"init": init, "head": "linear", "budget": 10, "seed": seed, "split": split},
+                "prevalence": 0.03 if split == "movie" else 0.05,
                 **{"leaky": split == "random_crop", "precision_0": 0.9, "recall_0": 0.8},
                 **{"precision_1": 0.5 + 0.01 * seed + gain, "recall_1": 0.6, "ap": 0.5 + 0.01 * seed + gain},
                 **{"f1": 0.4 + 0.02 * seed + gain, "mcc": 0.3 + 0.01 * seed + gain, "precision_2": None},
@@ -123,6 +124,8 @@ def test_inflation_is_what_a_leak_adds(folders: list[Path]) -> None:
     assert table["inflation"].to_numpy() == pytest.approx([0.1] * 6)
     assert (table["low"] < 0.1).all()
     assert (table["high"] > 0.1).all()
+    assert table["prevalence_leaky"].to_numpy() == pytest.approx([0.05] * 6)
+    assert table["prevalence_leak_free"].to_numpy() == pytest.approx([0.03] * 6)
     assert inflation_table(folders[:1]).empty
 
 

@@ -132,7 +132,7 @@ def time_parts(stretches: Sequence[int]) -> NDArray[np.int64]:
 
 def likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Mean rank correlation (Spearman) of two nets' maps (P, h, w): a map that says something of what was
-    learned is unlike that of a net of chance (Adebayo et al. 2018, "Sanity checks for saliency maps").
+    learned is unlike that of an untrained net (Adebayo et al. 2018, "Sanity checks for saliency maps").
     """
     pairs = zip(one.reshape(len(one), -1), other.reshape(len(other), -1), strict=True)
     found = [spearmanr(a, b).statistic for a, b in pairs if np.ptp(a) > 0 and np.ptp(b) > 0]

@@ -135,7 +135,9 @@ def error_table(
 ) -> pd.DataFrame:
     """Shares and rates by every dimension, with 95 % intervals over seeds and blocks of the test set.
 
-    By frame, where blocks of time would be the bins themselves, over groups (events and places).
+    By frame, where blocks of time would be the bins themselves, over groups (events and places). Seeds are
+    drawn with replacement, each for itself: with fewer than about ten, or where they share encoders,
+    intervals are too narrow.
 
     Args:
         facts: N crops, the columns of `crop_facts` and `covered` by which errors are sorted.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 
 from tapray.model.tap import TapNet
 
+Way = Literal["evidence", "grad_cam"]
 STEPS = 24  # of integrated gradients
 PATCH = 8  # pixels of the side of what occlusion hides at a time
 
@@ -62,8 +65,8 @@ def grad_cam(net: TapNet, features: Tensor) -> Tensor:
     return found.detach().view(*features.shape[:2], *features.shape[-2:])
 
 
-def attribution(net: TapNet, crops: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Size of the `evidence` in crops, at the size of their frames.
+def attribution(net: TapNet, crops: NDArray[np.float32], way: Way = "evidence") -> NDArray[np.float32]:
+    """Size of the `evidence` in crops, or `grad_cam` of their first frame, at the size of their frames.
 
     Args:
         net: left in eval mode.
@@ -74,8 +77,8 @@ def attribution(net: TapNet, crops: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     with torch.no_grad():
         features = net.eval().features(torch.from_numpy(crops))
-    found = evidence(net, features).abs()[:, None]
-    found = F.interpolate(found, crops.shape[-2:], mode="bilinear")[:, 0]
+    found = evidence(net, features).abs() if way == "evidence" else grad_cam(net, features)[:, 0]
+    found = F.interpolate(found[:, None], crops.shape[-2:], mode="bilinear")[:, 0]
     top = found.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
     values: NDArray[np.float32] = (found / top).numpy()
     return values

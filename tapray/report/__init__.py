@@ -51,7 +51,7 @@ def write_report(
     """
     summary, comparisons = write_tables(folder, results, trials), compare(results, trials)
     rng = np.random.default_rng(0)
-    resampled = resample(predictions, results, N_RESAMPLES, rng)
+    resampled = resample(predictions, N_RESAMPLES, rng)
     cells, pairs = cell_intervals(resampled, rng), pair_intervals(resampled, comparisons, rng)
     needed = needed_table(results, resampled, rng)
     saved = efficiency_table(results, trials, resampled, rng)

@@ -12,12 +12,15 @@ from tapray.report.reliability import RESAMPLES, Prediction, Predictions, calibr
 from tapray.report.tables import ordered
 from tapray.study.recalibration import METHODS, Probabilities
 from tapray.study.reliability import SCORES, block_sums, reliability_scores
-from tapray.study.resampling import bands, draws
+from tapray.study.resampling import bands, draws, seed_weights
 
+FloatArray = NDArray[np.float64]
 CALIBRATION_COLUMNS = [
     *("init", "head", "budget", "method", "metric", "value", "low", "high"),
     *("change", "change_low", "change_high"),
 ]
+_MAXIMUM = np.array([name == "mce" for name in SCORES])
+_HIGHEST = np.array([np.inf if name == "nll" else 1.0 for name in SCORES])  # that a score can be
 
 
 def calibration_table(predictions: Predictions, rng: np.random.Generator) -> pd.DataFrame:
@@ -25,6 +28,9 @@ def calibration_table(predictions: Predictions, rng: np.random.Generator) -> pd.
 
     Columns CALIBRATION_COLUMNS: value is the mean over seeds, change that of value minus the value without
     calibration; low and high are 95 % intervals over seeds and blocks of the test set, drawn anew together.
+    They are basic bootstrap intervals (Davison and Hinkley 1997, equation 5.6): gaps of a resample are wider
+    than those of the crops that it was drawn from, so its ECE is too high, and percentiles would be too. Of
+    the MCE, a maximum, they are percentiles. Intervals of a value keep to what it can be.
     """
     cells: dict[tuple[str, str, int], list[Prediction]] = {}
     for (init, head, budget, _), run in predictions.items():
@@ -37,21 +43,33 @@ def _of_cell(
     runs: Sequence[Prediction], rng: np.random.Generator
 ) -> list[tuple[str, str, *tuple[float, ...]]]:
     _, blocks = np.unique(runs[0]["blocks"], return_inverse=True)
-    weights = draws(blocks.max() + 1, RESAMPLES, rng), draws(len(runs), RESAMPLES, rng) / len(runs)
-    whole, drawn = dict[str, NDArray[np.float64]](), dict[str, NDArray[np.float64]]()
+    drawn_blocks = draws(blocks.max() + 1, RESAMPLES, rng)
+    weights = seed_weights([run["encoder"] for run in runs], RESAMPLES, rng)
+    whole, drawn = dict[str, FloatArray](), dict[str, FloatArray]()
     for name in METHODS:
         sums = np.stack(
             [block_sums(_applied(name, run)(run["logits"]), run["labels"], blocks) for run in runs]
         )
         whole[name] = _stacked(sums.sum(axis=1)).mean(axis=0)
-        by_seed = _stacked(np.einsum("rg,sgq->rsq", weights[0], sums))  # (R, S, SCORES)
-        drawn[name] = np.einsum("rsm,rs->rm", by_seed, weights[1])
+        by_seed = _stacked(np.einsum("rg,sgq->rsq", drawn_blocks, sums))  # (R, S, SCORES)
+        drawn[name] = np.einsum("rsm,rs->rm", by_seed, weights)
     rows = []
     for name in METHODS:
         change, moved = whole[name] - whole["none"], drawn[name] - drawn["none"]
-        columns = (SCORES, whole[name], *bands(drawn[name]), change, *bands(moved))
+        own = (end.clip(0, _HIGHEST) for end in _intervals(whole[name], drawn[name]))
+        columns = (SCORES, whole[name], *own, change, *_intervals(change, moved))
         rows += [(name, *row) for row in zip(*columns, strict=True)]
     return rows
+
+
+def _intervals(value: FloatArray, drawn: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Low and high (SCORES,) of value (SCORES,) and its resamples (R, SCORES).
+
+    They hold the value, also where nearly all resamples lie above it.
+    """
+    low, high = bands(drawn)
+    low, high = np.where(_MAXIMUM, low, 2 * value - high), np.where(_MAXIMUM, high, 2 * value - low)
+    return np.fmin(low, value), np.fmax(high, value)
 
 
 def _applied(name: str, run: Prediction) -> Probabilities:
@@ -61,7 +79,7 @@ def _applied(name: str, run: Prediction) -> Probabilities:
     return METHODS[name](run["val_logits"], run["val_labels"])
 
 
-def _stacked(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def _stacked(sums: FloatArray) -> FloatArray:
     """(..., Q) -> (..., SCORES)."""
     found = reliability_scores(sums)
     return np.stack([found[name] for name in SCORES], axis=-1)

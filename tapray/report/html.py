@@ -23,14 +23,16 @@ h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc;
 nav { font-size: 0.9rem; } nav a { margin-right: 1rem; white-space: nowrap; }
 a { color: #0072b2; }
 img { max-width: 100%; height: auto; }
+figure { margin: 1rem 0; } figcaption { font-size: 0.85rem; color: #444; }
 code, pre { font: 0.85rem/1.4 ui-monospace, monospace; background: #f4f4f4; }
 pre { padding: 0.7rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #e3e3e3; }
 th { vertical-align: bottom; }
-@media print { body { max-width: none; font-size: 10pt; } nav { display: none; } table { font-size: 7pt; }
-  img, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } .wide { overflow: visible; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
+  table { font-size: 7pt; } th, td { padding: 0.1rem 0.25rem; } th { overflow-wrap: anywhere; }
+  figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } .wide { overflow: visible; }
   img { max-height: 22cm; } }
 @media (max-width: 40rem) { body { padding: 0.6rem; font-size: 15px; } h1 { font-size: 1.5rem; } }
 """
@@ -39,12 +41,16 @@ th { vertical-align: bottom; }
 def to_html(title: str, text: str, folders: Sequence[Path]) -> str:
     """Pictures are looked up by name in folders, as SVG where there is one; what is not there is left out.
 
+    Their titles become captions.
+
     Args:
         text: Markdown with one heading of first rank; its second ranks become the table of contents.
     """
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     body = re.sub(
-        r'<p><img src="([^"]+)" alt="([^"]*)" /></p>', lambda m: _picture(m[1], m[2], folders), body
+        r'<p><img src="([^"]+)" alt="([^"]*)"(?: title="([^"]*)")? /></p>',
+        lambda m: _picture(m[1], m[2], m[3], folders),
+        body,
     )
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
     titles = re.findall(r"<h2>(.*?)</h2>", body)
@@ -59,14 +65,15 @@ def to_html(title: str, text: str, folders: Sequence[Path]) -> str:
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
-def _picture(name: str, alt: str, folders: Sequence[Path]) -> str:
+def _picture(name: str, alt: str, title: str | None, folders: Sequence[Path]) -> str:
     drawn = [folder / f"{Path(name).stem}.svg" for folder in folders]
     path = next((path for path in (*drawn, *(folder / name for folder in folders)) if path.is_file()), None)
     if path is None:
         return ""
     kind, data = _encoded(path)
     text = base64.b64encode(data).decode()
-    return f'<p><img alt="{alt}" src="data:{kind};base64,{text}"></p>'
+    caption = f"<figcaption>{title}</figcaption>" if title else ""
+    return f'<figure><img alt="{alt}" src="data:{kind};base64,{text}">{caption}</figure>'
 
 
 def _encoded(path: Path) -> tuple[str, bytes]:

@@ -51,7 +51,7 @@ class Resampled:
         return np.stack([over_seeds(np.stack([each[seed] for seed in seeds]), weights) for each in own])
 
 
-def resample(predictions: Predictions, results: pd.DataFrame, n: int, rng: np.random.Generator) -> Resampled:
+def resample(predictions: Predictions, n: int, rng: np.random.Generator) -> Resampled:
     """Draws the test set n times by `blocks`.
 
     Raises:
@@ -62,6 +62,7 @@ def resample(predictions: Predictions, results: pd.DataFrame, n: int, rng: np.ra
     groups, member = np.unique(np.asarray(first["blocks"]), return_inverse=True)
     drawn = draws(len(groups), n, rng)
     scores: dict[str, dict[Cell, dict[int, FloatArray]]] = {metric: {} for metric in METRICS}
+    encoders: dict[Cell, dict[int, int]] = {}
     for (init, head, budget, seed), run in predictions.items():
         if not np.array_equal(run["labels"], labels):
             raise ValueError("predictions are not of the same test crops")
@@ -71,9 +72,7 @@ def resample(predictions: Predictions, results: pd.DataFrame, n: int, rng: np.ra
         ap = resampled_ap(labels, class_scores(probabilities)[None], member, drawn)[0]
         scores["ap"].setdefault(cell, {})[seed] = ap
         scores["f1"].setdefault(cell, {})[seed] = resampled_f1(labels, said[None], member, drawn)[0]
-    encoders: dict[Cell, dict[int, int]] = {}
-    for init, head, budget, seed, encoder in results[[*CELL, "seed", "encoder"]].itertuples(index=False):
-        encoders.setdefault((str(init), str(head), int(budget)), {})[int(seed)] = int(encoder)
+        encoders.setdefault(cell, {})[seed] = run["encoder"]
     return Resampled(scores, encoders, len(groups))
 
 

@@ -12,11 +12,11 @@ import pandas as pd
 from tapray.config import Init, Role
 from tapray.data.places import CLASS_NAMES
 from tapray.pretrain.evaluate import ARROW_FLOOR
-from tapray.report import further
-from tapray.report.further import table
+from tapray.report import calibration_text, further, glossary
+from tapray.report.captions import picture
+from tapray.report.further import signed, table, with_band
 from tapray.report.tables import arrow_accuracy, test_set
 from tapray.study.results import best_run
-from tapray.study.statistics import paired_interval
 
 AUDITED = {
     "n_test": "test crops",
@@ -61,14 +61,17 @@ def page(told: Told, files: Sequence[str]) -> str:
     sections = [
         _question(told.title, told.summary, told.results, told.n_groups),
         _claims(told.pairs, told.results),
+        glossary.words(told.results),
         _data(told.summary, told.audit, told.counts, told.events),
         _budgets(told.summary, told.cells),
         further.how_many_labels(told.summary, told.needed, told.saved),
-        _calibration(told.summary, told.results, told.fitted_on),
+        calibration_text.before_and_after(
+            told.summary, told.results, told.fitted_on, told.events.get(Role.VAL.value)
+        ),
     ]
     looked = told.looked
     best = str(best_run(told.results)["init"])
-    sections += [further.methods(looked["calibration"], best)] if "calibration" in looked else []
+    sections += [calibration_text.methods(looked["calibration"], best)] if "calibration" in looked else []
     sections += [further.errors(looked["errors"])] if "errors" in looked else []
     sections.append(_arrow(told.results, told.history))
     sections += [further.attribution(looked["attribution"])] if "attribution" in looked else []
@@ -129,7 +132,7 @@ def _claims(pairs: pd.DataFrame, results: pd.DataFrame) -> str:
             lines.append(
                 f"- At {row['budget']} {row['budget_unit']} `tap` ({_side(row, 'tap')}) {verdict} "
                 f"`{row['other']}` ({_side(row, 'other')}): "
-                f"{_signed(row['difference'], row['low'], row['high'])} AP over {row['n_seeds']} seeds, "
+                f"{signed(row['difference'], row['low'], row['high'])} AP over {row['n_seeds']} seeds, "
                 f"[{row['test_low']:+.3f}, {row['test_high']:+.3f}] over seeds and test set, p = "
                 f"{row['p_holm']:.2g} (corrected for all {n} comparisons)."
             )
@@ -201,9 +204,9 @@ def _budgets(summary: pd.DataFrame, cells: pd.DataFrame) -> str:
         test, of_f1 = (
             f"[{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]" for name in ("test", "f1test")
         )
-        others = (_ci(row, metric) for metric in by_class)
+        others = (with_band(row, metric) for metric in by_class)
         cell = (row["budget"], row["init"], row["head"])
-        rows.append((*cell, _ci(row, "ap"), test, _ci(row, "f1"), of_f1, *others))
+        rows.append((*cell, with_band(row, "ap"), test, with_band(row, "f1"), of_f1, *others))
     unit = str(summary["budget_unit"].iloc[0])
     header = (
         unit,
@@ -215,44 +218,16 @@ def _budgets(summary: pd.DataFrame, cells: pd.DataFrame) -> str:
         "F1 over seeds and test set",
         *(f"{name} of class {label}" for name, _, label in (each.partition("_") for each in by_class)),
     )
-    return f"## Label budget\n\n{table(header, rows)}\n\n![label-budget curve](label_budget.png)"
-
-
-def _calibration(summary: pd.DataFrame, results: pd.DataFrame, fitted_on: tuple[int, int]) -> str:
-    rows, fallen, others = [], 0, list[str]()
-    for _, row in summary.sort_values("budget", kind="stable").iterrows():
-        runs = results[(results[["init", "head", "budget"]] == row[["init", "head", "budget"]]).all(axis=1)]
-        change = paired_interval(runs["ece_after"].to_numpy(float), runs["ece_before"].to_numpy(float))
-        fallen += change[0] < 0
-        if not change[0] < 0:
-            sign = "below" if row["ece_before_mean"] < row["ece_constant_mean"] else "above"
-            others.append(
-                f"`{row['init']}` {row['head']} at {row['budget']} ({_signed(*change)}; before, its ECE was "
-                f"{row['ece_before_mean']:.3f}, {sign} that of the constant answer)"
-            )
-        ece = (_ci(row, "ece_before"), _ci(row, "ece_after"), _signed(*change))
-        rows.append((row["budget"], row["init"], row["head"], *ece, _ci(row, "temperature")))
-    unit = str(summary["budget_unit"].iloc[0])
-    header = (unit, "init", "head", "ECE before", "ECE after", "change", "temperature")
-    constant = summary["ece_constant_mean"].iloc[0]
-    rest = f"; not for {'; '.join(others)}: so few events leave it to chance" if others else ""
-    return (
-        f"## Calibration\n\nTemperature and bias are fitted on {fitted_on[0]} validation crops, "
-        f"{fitted_on[1]} of them of events, and judged on test. ECE is that "
-        "of the event probability at the test set's own prevalence (15 equal-width bins). A model that "
-        f"always answers the prevalence it was fitted at has an ECE of {constant:.3f} and finds nothing: "
-        f"read the ECE beside AP. The mean ECE falls in {fallen} of {len(rows)} rows{rest}.\n\n"
-        f"{table(header, rows)}"
-    )
+    return f"## Label budget\n\n{table(header, rows)}\n\n{picture('label-budget curve', 'label_budget.png')}"
 
 
 def _arrow(results: pd.DataFrame, history: Sequence[Mapping[str, float]]) -> str:
     accuracy = arrow_accuracy(results)
-    if np.isnan(accuracy):
-        return "## Arrow of time\n\nNothing was pretrained."
-    picture = "\n\n![arrow accuracy](arrow.png)" if history else ""
     text = f"Arrow accuracy on held-out crops: {accuracy:.3f} (chance 0.5)."
-    return f"## Arrow of time\n\n{text}{picture}"
+    if np.isnan(accuracy):
+        text = "No arm of this study has the pretrained encoder."
+    curve = f"\n\n{picture('arrow accuracy', 'arrow.png')}" if history else ""
+    return f"## Arrow of time\n\n{text}{curve}"
 
 
 def _further(names: Sequence[str], results: pd.DataFrame) -> str:
@@ -266,17 +241,8 @@ def _further(names: Sequence[str], results: pd.DataFrame) -> str:
         "## Look further\n\n`tapray ui` opens the comparison page of all runs; `tapray predict` finds "
         "events in another movie; `comparisons.csv` holds the paired differences for every head and metric, "
         f"`trials.csv` the search. `model/` holds {model}.\n\n"
-        f"{links}"
+        f"Links work inside the run folder only.\n\n{links}"
     )
-
-
-def _ci(row: pd.Series, metric: str) -> str:
-    mean, low, high = (row[f"{metric}_{part}"] for part in ("mean", "low", "high"))
-    return "-" if np.isnan(mean) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _signed(mean: float, low: float, high: float) -> str:
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _value(value: Any) -> str:

@@ -29,6 +29,7 @@ class Prediction(TypedDict):
     val_labels: NDArray[np.integer[Any]]  # (M,)
     threshold: float  # on p(event), chosen on validation
     blocks: NDArray[Any]  # (N,) field of view or block of time, see `tapray.study.statistics.time_blocks`
+    encoder: int  # whose features it has; seeds of an arm may share one
 
 
 Predictions = Mapping[tuple[str, str, int, int], Prediction]  # by init, head, budget, seed

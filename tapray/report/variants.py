@@ -20,6 +20,7 @@ VARIANT = "variant"  # a column where the settings do not tell variants apart
 SETTING = ["split", "crop_size", "area_threshold", "head", "budget", "init"]
 DECISION = "decision"  # argmax: the likeliest class, as published; threshold: the one chosen on validation
 INFLATED = ["ap", "f1", "mcc"]
+PREVALENCES = ("prevalence_leaky", "prevalence_leak_free")
 
 
 def write_comparison(folders: Sequence[Path]) -> Path:
@@ -110,7 +111,8 @@ def inflation_table(folders: Sequence[Path]) -> pd.DataFrame:
     """What a leaky split adds: its mean score minus that of the split without a leak, by setting and metric.
 
     Columns: the setting without split, metric, leaky, leak_free (means over seeds), inflation, low and high
-    (95 %, Welch: the splits share no crops, so their seeds are not pairs). A setting of which there are
+    (95 %, Welch: the splits share no crops, so their seeds are not pairs), then the share of events among the
+    test crops of either: what chance reaches differs where that does. A setting of which there are
     several variants of either kind has no row: which belong together is not known.
     """
     results = _results(folders)
@@ -123,6 +125,7 @@ def inflation_table(folders: Sequence[Path]) -> pd.DataFrame:
             test = ttest_ind(leaky, free, equal_var=False).confidence_interval(0.95)
             means = {"leaky": leaky.mean(), "leak_free": free.mean(), "inflation": leaky.mean() - free.mean()}
             cell = dict(zip(SETTING[1:], setting, strict=True))
-            rows.append({**cell, "metric": metric, **means, "low": test.low, "high": test.high})
-    columns = [*SETTING[1:], "metric", "leaky", "leak_free", "inflation", "low", "high"]
+            shares = dict(zip(PREVALENCES, (side["prevalence"].mean() for side in sides), strict=True))
+            rows.append({**cell, "metric": metric, **means, "low": test.low, "high": test.high, **shares})
+    columns = [*SETTING[1:], "metric", "leaky", "leak_free", "inflation", "low", "high", *PREVALENCES]
     return pd.DataFrame(rows, columns=columns)

@@ -44,7 +44,7 @@ def collect(folder: Path, pretrained: Sequence[Mapping[str, Any]], *, leaky: boo
         predictions[run["init"], run["head"], run["budget"], run["seed"]] = {
             **{name: arrays[name] for name in ("labels", "groups", "blocks", "val_labels")},
             **{name: arrays[name][arrays["seeds"].tolist().index(run["seed"])] for name in _BY_SEED},
-            **{name: run[name] for name in ("temperature", "bias", "threshold")},
+            **{name: run[name] for name in ("temperature", "bias", "threshold", "encoder")},
         }
         has_arrow = run["init"] in (Init.TAP, Init.FINE_TUNE)
         run["arrow_accuracy"] = pretrained[run["encoder"]]["arrow_accuracy"] if has_arrow else float("nan")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tapray.insight.errors import RATES, SHARES, bins_of, covered, crop_facts, error_table
+from tapray.insight.errors import FEWEST_ERRORS, RATES, SHARES, bins_of, covered, crop_facts, error_table
 
 SIZE = 20
 
@@ -106,8 +106,15 @@ def test_shares_and_rates_are_those_of_counting(seed: int) -> None:
         np.testing.assert_allclose(np.nan_to_num(wide["miss_rate"]), missed)
     assert set(table["quantity"]) == {*SHARES, *RATES}
     known = table.dropna()
-    assert (known["low"] <= known["value"] + 0.2).all()
-    assert (known["high"] >= known["low"]).all()
+    assert (known["low"] <= known["value"] + 1e-9).all()
+    assert (known["high"] >= known["value"] - 1e-9).all()
+    assert known["low"].min() >= 0
+    assert known["high"].max() <= 1
+    varied = known[known["value"].between(0, 1, inclusive="neither")]
+    assert (varied["high"] > varied["low"]).all()
+    crops_of = table.groupby(["dimension", "quantity"])["crops"].transform("sum")
+    few = table["quantity"].isin(SHARES) & (crops_of < FEWEST_ERRORS)
+    assert table.loc[few, ["low", "high"]].isna().all().all()
 
 
 def test_intervals_hold_what_is_true_of_all() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from tapray.crops.draw import Region
 from tapray.data.movies import open_movie
+from tapray.explaining import _others
 from tapray.insight.explain import INSETS, PAIRS, WAYS, along, stretches, strongest_regions, window
 from tapray.model.attribution import attribution
 from tapray.model.tap import TapNet, initialise
@@ -67,10 +68,24 @@ def test_maps_of_a_region_are_those_of_its_frames(tmp_path: Path) -> None:
     np.testing.assert_array_equal(seen.frames, [stretch.frame(movie, t, "linear") for t in (1, 3)])
     assert seen.features.shape == (32, 24, 32)
     pair = np.stack([stretch.frame(movie, t, "linear") for t in (1, 3)])
-    whole = attribution(net, pair[None])[0]
-    small = maps["evidence"][1]
-    halved = whole.reshape(24, 2, 32, 2).mean(axis=(1, 3))
-    assert np.corrcoef(halved.ravel(), small.ravel())[0, 1] > 0.9
+    for way in ("evidence", "grad_cam"):
+        whole = attribution(net, pair[None], way)[0]
+        small = maps[way][1]
+        halved = whole.reshape(24, 2, 32, 2).mean(axis=(1, 3))
+        assert np.corrcoef(halved.ravel(), small.ravel())[0, 1] > 0.9
+
+
+def test_other_ways_count_what_both_frames_say() -> None:
+    net = TapNet("unet-8s2")
+    initialise(net, torch.Generator().manual_seed(0))
+    frames = np.random.default_rng(0).random((2, 48, 64)).astype(np.float32)
+    regions = pd.DataFrame({"y": [16, 30], "x": [16, 45]})
+    found = _others(net.eval(), frames, regions, 32)
+    crops = torch.from_numpy(np.stack([frames[:, :32, :32], frames[:, 14:46, 29:61]]))
+    with torch.no_grad():
+        logit = net(crops)[0][:, 0] - net(torch.zeros_like(crops))[0][:, 0]
+    assert {own.shape for own in found.values()} == {(2, 32, 32)}
+    np.testing.assert_allclose(found["integrated_gradients"].sum(axis=(1, 2)), logit, rtol=0.1, atol=0.02)
 
 
 def test_regions_that_stand_out_lie_apart() -> None:

@@ -74,9 +74,10 @@ def make_study(
                 bias=fitted.bias,
                 groups=np.arange(n_test) // 6,
                 blocks=np.arange(n_test) // 60,
+                encoder=seed if init == "end_to_end" else 0,
             )
             facts = {"budget_unit": "events", "seed": seed, "split": split, "leaky": split == "random_crop"}
-            facts["encoder"] = seed if init == "end_to_end" else 0
+            facts["encoder"] = predictions[init, head, budget, seed]["encoder"]
             facts |= {
                 "n_train": budget * 18,
                 "n_events_train": budget,

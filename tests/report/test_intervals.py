@@ -23,7 +23,7 @@ def study(synthetic: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def resampled(study: dict[str, Any]) -> Resampled:
-    return resample(study["predictions"], study["results"], 800, np.random.default_rng(0))
+    return resample(study["predictions"], 800, np.random.default_rng(0))
 
 
 def test_intervals_hold_the_mean_of_their_cell(study: dict[str, Any], resampled: Resampled) -> None:
@@ -68,4 +68,4 @@ def test_runs_of_other_crops_are_refused(study: dict[str, Any]) -> None:
     key = next(iter(predictions))
     predictions[key] = {**predictions[key], "labels": 1 - predictions[key]["labels"]}
     with pytest.raises(ValueError, match="same test crops"):
-        resample(predictions, study["results"], 5, np.random.default_rng(0))
+        resample(predictions, 5, np.random.default_rng(0))

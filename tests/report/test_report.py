@@ -251,7 +251,7 @@ def test_a_study_without_pretraining(synthetic: Make, tmp_path: Path) -> None:
     )
     written = write_report(tmp_path, **(plain | {"history": []}))
     page = text_of(tmp_path)
-    assert "Nothing was pretrained" in page
+    assert "No arm of this study has the pretrained encoder" in page
     assert "not among the runs" in page
     assert "arrow.png" not in {path.name for path in written}
 

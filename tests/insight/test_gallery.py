@@ -1,0 +1,67 @@
+"""What the gallery takes from movies, masks and nets for a mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tapray import insights
+from tapray.config import CropConfig
+from tapray.data.movies import open_movie
+from tapray.model.tap import TapNet, initialise
+
+EVENTS = pd.DataFrame({"t": [2, 7], "t_end": [3, 8], "y": [30.0, 30], "x": [40.0, 40], "radius": [5.0, 5]})
+
+
+def test_a_mistake_is_cut_out_with_all_that_lies_there(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (10, 64, 96)).astype(np.uint8)
+    np.save(tmp_path / "m.npy", frames)
+    movie = open_movie(tmp_path / "m.npy", "m")
+    net = TapNet("unet-8s2")
+    initialise(net, torch.Generator().manual_seed(0))
+    job: Any = SimpleNamespace(
+        config=SimpleNamespace(crops=CropConfig(size=16)), inputs=SimpleNamespace(movies={"m": movie})
+    )
+    row = pd.Series({"movie": "m", "first": 2, "last": 3, "top": 20, "left": 34})
+    numbered = np.arange(64 * 96).reshape(64, 96)
+    found = insights._close(job, net, row, lambda t: numbered + t, EVENTS)
+    top, left = 28 - 16, 42 - 16  # of the window of twice the crop's side
+    np.testing.assert_array_equal(found.outlines[0], numbered[top : top + 32, left : left + 32] + 2)
+    assert found.frames.shape == (2, 32, 32)
+    cut = frames[3, top : top + 32, left : left + 32].astype(float)
+    assert np.corrcoef(found.frames[1].ravel(), cut.ravel())[0, 1] > 0.99
+    assert (found.top, found.left, found.size) == (20 - top, 34 - left, 16)
+    assert found.events[["y", "x"]].to_numpy().tolist() == [
+        [30 - top, 40 - left]
+    ]  # that of frame 7 is not shown
+    assert set(found.ways) == {"evidence", "Grad-CAM"}
+    assert {own.shape for own in found.ways.values()} == {(32, 32)}
+    assert not np.allclose(*found.ways.values())
+
+
+@pytest.mark.parametrize(
+    ("init", "folder", "whose"),
+    [
+        ("tap", "model-2", "of the model's encoder"),
+        ("fine_tune", "model-2", "of the model's encoder"),
+        ("end_to_end", "model", "(not the model's)"),
+    ],
+)
+def test_the_gallery_looks_through_the_models_own_net_where_it_has_one(
+    init: str, folder: str, whose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+    titles: list[str] = []
+    monkeypatch.setattr("tapray.model.weights.load_tap", loaded.append)
+    monkeypatch.setattr("tapray.report.errors.gallery", lambda *given: titles.append(given[2]))
+    job: Any = SimpleNamespace(model=tmp_path / "model", inputs=SimpleNamespace(entries=[]))
+    none = pd.DataFrame(columns=["movie"])
+    insights._gallery(job, none, none, {"init": init, "encoder": 2}, tmp_path / "a.png")
+    assert loaded == [tmp_path / folder]
+    assert whose in titles[0]
