@@ -3,14 +3,18 @@
     python -m benchmarks.scaling_model > benchmarks/results/scaling_model.json
 
 Takes what was measured from benchmarks/results (shard_throughput, gpu_speed, train_scaling, study_trials),
-the rest from how frames are stored and from ASSUMED; prints tables for
-docs/scaling.md to standard error.
+the rest from how frames are stored and from ASSUMED; prints a table for docs/scaling.md to standard error.
 
-- frames = bytes / (2 x SIDE^2); decoding, seconds = megabytes / (rate of a core x cores).
-- pairs = frames x PASSES; a step of N GPUs, seconds = its computing + the ring that sums the gradients
-  (train_scaling.predicted); pretraining, seconds = pairs / (N x batch) x step.
-- reading: a crop touches SIZE rows of a frame, each in pages of its own; bytes a second = pairs a second x
-  2 frames x SIZE rows x pages of a row.
+- frames = bytes / (2 x SIDE^2).
+- decoding, seconds = the longer of bytes / (rate of a core x cores) and of reading the movies from the shared
+  storage and writing their frames there.
+- pairs = frames x pairs_per_frame; steps = pairs / (N x batch); a step of N GPUs, seconds = its computing +
+  the ring that sums the gradients (train_scaling.predicted); pretraining, seconds = steps x step, times what
+  storage is too slow.
+- reading: a crop touches SIZE rows of a frame, each in pages of its own, of which those are read that are not
+  in the node's memory: bytes a second = pairs a second x 2 frames x SIZE rows x pages of a row x share away.
+- study, seconds = trials x the longer of computing / cores and of what the driver does for each.
+- dollars: all GPUs while decoding and pretraining, one node in the study.
 """
 
 from __future__ import annotations
@@ -29,7 +33,9 @@ SIDE, SIZE, PAGE = 2048, 48, 4096  # pixels of a frame and of a crop, bytes of a
 TERABYTES = (1, 100)
 ASSUMED: dict[str, Any] = {
     "pairs_per_frame": 50,  # crop pairs drawn of each frame pair, all epochs together
+    "gpus_per_node": 8,
     "cores_per_gpu": 16,
+    "memory_tb_per_node": 2.0,
     "usd_per_gpu_hour": 3.0,  # on demand, with its cores; prices change
     "storage_gb_per_s": 20.0,  # of the shared storage, random reads
     "link": "Ethernet, 100 Gb/s, 20 us",
@@ -46,40 +52,71 @@ def measured(name: str) -> dict[str, Any]:
     return found
 
 
-def row(terabytes: float, gpus: int) -> dict[str, float]:
-    """Hours of each stage, dollars, and the share of the storage's bandwidth that pretraining asks for."""
+def trial() -> dict[str, float]:
+    """Seconds of a search trial: its computing on one core, and the driver's for it; of that Optuna's and
+    MLflow's own.
+    """
+    row = next(each for each in measured("study_trials")["rows"] if each["sampler"] == "tpe")
+    own = {name: row[f"{name}_ms_per_trial"] / 1000 for name in ("outside", "optuna", "mlflow")}
+    return {"compute": row["computed_s"] / (row["trials"] + row["final_runs"]), **own}
+
+
+def rates() -> dict[str, float]:
+    """What one of each does: a GPU, a core, a driver; and the bytes that they move."""
     fast = measured("gpu_speed")["step"][f"unet-12s2, {SIZE} px"]
-    shards = measured("shard_throughput")["tapray_2"]
-    frames = terabytes * 1e12 / (2 * SIDE**2)
-    pairs = frames * ASSUMED["pairs_per_frame"]
-    core_mb = shards["mb_per_s"] / 2
-    cores = gpus * ASSUMED["cores_per_gpu"]
-    decode = terabytes * 1e6 / (core_mb * cores)
-    alone = fast["batch"] / fast["bf16_compile_channels_last"]["pairs_per_s"]
-    gradient = measured("train_scaling")["gradient_bytes"]
-    step = predicted(alone, gradient)[f"{gpus} GPUs, {ASSUMED['link']}"]["step_s"]
-    rate = gpus * fast["batch"] / step
-    read = rate * 2 * SIZE * -(-2 * SIDE // PAGE) * PAGE / 1e9
-    limit = max(1.0, read / ASSUMED["storage_gb_per_s"])
-    trials = next(each for each in measured("study_trials")["rows"] if each["sampler"] == "tpe")
-    study = ASSUMED["trials"] / trials["trials_per_minute"] * 60
-    hours = {"decode": decode / 3600, "pretrain": pairs / rate / 3600, "study": study / 3600}
-    limited = hours["decode"] + hours["pretrain"] * limit + hours["study"]
+    own = trial()
     return {
-        **{f"{name}_h": value for name, value in hours.items()},
-        "efficiency": alone / step,
-        "storage_gb_per_s": read,
-        "limited_h": limited,
-        "usd": limited * gpus * ASSUMED["usd_per_gpu_hour"],
+        "decode_mb_per_s_per_core": measured("shard_throughput")["tapray_2"]["mb_per_s"] / 2,
+        "pairs_per_s_per_gpu": fast["bf16_compile_channels_last"]["pairs_per_s"],
+        "batch_per_gpu": fast["batch"],
+        "bytes_per_pair": 2 * 2 * SIZE**2,
+        "bytes_read_per_pair": 2 * SIZE * -(-2 * SIZE // PAGE) * PAGE,
+        "gradient_bytes": measured("train_scaling")["gradient_bytes"],
+        "trials_per_s_per_core": 1 / own["compute"],
+        "trials_per_s_of_a_driver": 1 / own["outside"],
+        "optuna_trials_per_s": 1 / own["optuna"],
+        "mlflow_trials_per_s": 1 / own["mlflow"],
     }
+
+
+def row(terabytes: float, gpus: int) -> dict[str, Any]:
+    """Hours of each stage, dollars, and what holds up pretraining most.
+
+    `network` and `storage`: by how much each of them makes pretraining longer; `driver`: by how much it makes
+    the study longer.
+    """
+    own = rates()
+    frames, cores = terabytes * 1e12 / (2 * SIDE**2), gpus * ASSUMED["cores_per_gpu"]
+    disk = ASSUMED["storage_gb_per_s"]
+    decode = max(terabytes * 1e6 / (own["decode_mb_per_s_per_core"] * cores), 2 * terabytes * 1e3 / disk)
+    alone = own["batch_per_gpu"] / own["pairs_per_s_per_gpu"]
+    step = predicted(alone, int(own["gradient_bytes"]))[f"{gpus} GPUs, {ASSUMED['link']}"]["step_s"]
+    rate = gpus * own["batch_per_gpu"] / step
+    away = max(0.0, 1 - ASSUMED["memory_tb_per_node"] / terabytes)
+    read = rate * own["bytes_read_per_pair"] * away / 1e9
+    storage = max(1.0, read / disk)
+    steps = frames * ASSUMED["pairs_per_frame"] / (gpus * own["batch_per_gpu"])
+    pretrain = steps * step * storage
+    spent, asked = 1 / own["trials_per_s_of_a_driver"], 1 / own["trials_per_s_per_core"]
+    together = asked / (ASSUMED["gpus_per_node"] * ASSUMED["cores_per_gpu"])
+    study = ASSUMED["trials"] * max(spent, together)
+    limits = {"network": step / alone, "storage": storage, "driver": max(1.0, spent / together)}
+    hours = {"decode_h": decode / 3600, "pretrain_h": pretrain / 3600, "study_h": study / 3600}
+    price = ASSUMED["usd_per_gpu_hour"]
+    usd = price * (gpus * (decode + pretrain) + min(gpus, ASSUMED["gpus_per_node"]) * study) / 3600
+    first = max(limits, key=lambda name: limits[name])
+    return {**hours, "usd": usd, "steps": steps, "storage_gb_per_s_asked": read, **limits, "first": first}
 
 
 def main() -> None:
     rows = {f"{size} TB, {gpus} GPUs": row(size, gpus) for size in TERABYTES for gpus in GPUS}
     names = list(next(iter(rows.values())))
-    lines = [[key, *(f"{found[name]:.3g}" for name in names)] for key, found in rows.items()]
+    lines = [
+        [key, *(each if isinstance(each, str) else f"{each:.3g}" for each in found.values())]
+        for key, found in rows.items()
+    ]
     print(table(["", *names], lines), file=sys.stderr)
-    emit("scaling_model", {"assumed": ASSUMED, "rows": rows})
+    emit("scaling_model", {"assumed": ASSUMED, "rates": rates(), "rows": rows})
 
 
 if __name__ == "__main__":

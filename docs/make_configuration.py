@@ -55,7 +55,7 @@ MEANINGS = {
     "Role.TRAIN": "encoder and heads are trained on it",
     "Role.VAL": "checkpoint, settings, threshold and calibration are chosen on it",
     "Role.TEST": "scored once",
-    "SimulateConfig.n_movies": "fields of view: the last is test, the one before validation, others training",
+    "SimulateConfig.n_movies": "fields of view: the first are for training",
     "SimulateConfig.frames": "frames of each movie",
     "SimulateConfig.height": "pixels",
     "SimulateConfig.width": "pixels",
@@ -80,7 +80,7 @@ MEANINGS = {
     "PretrainConfig.val_batches": "batches that give the validation arrow accuracy, the same every epoch",
     "PretrainConfig.precision": "numbers that the net computes with; weights stay `fp32`",
     "StudyConfig.search": "what a search varies, see [Studies](studies.md)",
-    "StudyConfig.sampler": "who proposes: chance, a grid, or what learns: Optuna's TPE or Gaussian process",
+    "StudyConfig.sampler": "who proposes: random, a grid, or what learns: Optuna's TPE or Gaussian process",
     "Dimension.LEARNING_RATE": "the highest of the schedule",
     "Dimension.WEIGHT_DECAY": "penalty on squared weights",
     "Dimension.CLASS_WEIGHTS": "what a class counts in training",
@@ -128,8 +128,9 @@ listed there. From Python the same keys go through `tapray.configfile.parse_conf
 a study file, with or without `collection`, goes through `load_config`, one with
 [variants](studies.md#variants) through `load_variants`.
 
-Only `out`, `cache`, `ray` and `tracking` may change while a run folder stays in use; any other change asks
-for a new run folder.
+Only `out`, `mirror`, `cache`, `ray` and `tracking` may change while a run folder stays in use; any other
+change asks for a new run folder. Of these only `ray.train_workers` and, as any other processor does,
+`ray.use_gpu` change results, and only while pretraining is unfinished.
 """
 MOVIES = """
 A collection file holds this list alone, under `movies:`. What a path may be, and how wildcards and the

@@ -33,6 +33,8 @@ class SimulateConfig(Section):
     """Simulated nuclei; see ``tapray.data.simulate`` for what each quantity does."""
 
     n_movies: int = Field(4, ge=1)
+    val_movies: int = Field(1, ge=1)  # of them, the last but those for testing
+    test_movies: int = Field(1, ge=1)  # the last
     frames: int = Field(60, ge=2)
     height: int = Field(256, ge=32)
     width: int = Field(256, ge=32)

@@ -14,7 +14,7 @@ from tapray.config import JobConfig
 from tapray.entries import Collection, MovieEntry, Section
 from tapray.errors import UserError
 from tapray.locations import is_remote, was_remote
-from tapray.stores import redact
+from tapray.redaction import redact
 
 S = TypeVar("S", bound=Section)
 _LOCAL_PATHS = (("pretrain", "weights"), ("study", "imagenet"), ("cache", "folder"))

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
 
+from tapray.redaction import redact
+
 # What libraries and their decoders raise on damaged bytes; imagecodecs' own errors are RuntimeErrors.
 _DAMAGE = (
     OSError,
@@ -36,7 +38,7 @@ class UserError(Exception):
 
     def __init__(self, what: str, *, where: object = "", todo: str = "") -> None:
         message = f"{where}: {what}" if str(where) else what
-        self.message = " ".join(f"{message}{f'; {todo}' if todo else ''}".split())
+        self.message = redact(" ".join(f"{message}{f'; {todo}' if todo else ''}".split()))
         super().__init__(self.message)
 
     def __str__(self) -> str:

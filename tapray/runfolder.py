@@ -26,10 +26,11 @@ from pydantic import BaseModel
 from tapray.atomic import SUFFIX, atomic_write
 from tapray.config import JobConfig
 from tapray.errors import UserError
-from tapray.stores import redact
+from tapray.redaction import redact, redacted
 
 # Keys that do not change results: a run may be continued with others, or from a moved folder.
 _FREE_KEYS = ("out", "mirror", "cache", "ray", "tracking")
+_PATHS = ("path", "imagenet")  # keys of files
 _PACKAGES = (
     "tapray",
     "ray",
@@ -154,6 +155,7 @@ class RunFolder:
     def about(self, config: JobConfig) -> dict[str, str]:
         """How this folder was made, by title: commands, settings without places, and versions."""
         settings = {key: value for key, value in _settings(config).items() if key not in _FREE_KEYS}
+        settings = _without_folders(settings)
         commands = ("tapray run config.yaml --out .", "tapray ui .", "tapray predict model MOVIE.tif")
         stages = {path.parent.name: self._done(path.parent.name) for path in self.out.glob("*/done.json")}
         made = {name: facts.get("git_commit") for name, facts in stages.items()}
@@ -201,10 +203,17 @@ class RunFolder:
 
 def _settings(config: JobConfig) -> dict[str, Any]:
     """The configuration as YAML can hold it, without passwords."""
-    settings = config.model_dump(mode="json")
-    if config.tracking.uri is not None:
-        settings["tracking"]["uri"] = redact(config.tracking.uri)
+    settings: dict[str, Any] = redacted(config.model_dump(mode="json"))
     return settings
+
+
+def _without_folders(value: Any, key: str = "") -> Any:
+    """Of each path only the last part: a page may be sent to others."""
+    if isinstance(value, dict):
+        return {name: _without_folders(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item, key) for item in value]
+    return PurePath(value).name if key in _PATHS and isinstance(value, str) else value
 
 
 def _difference(there: Any, here: Any, key: str = "") -> str:

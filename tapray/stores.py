@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tapray.errors import UserError
+from tapray.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,12 +25,6 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 def default_uri(out: Path) -> str:
     """The store of a run folder: an SQLite file beside it, by its absolute path (workers chdir)."""
     return f"{SQLITE}{Path(out).absolute().parent / 'mlflow.db'}"
-
-
-def redact(text: str) -> str:
-    """``text`` without user names, passwords and tokens in its addresses."""
-    text = re.sub(r"://(?![/\s])[^\s]*@", "://***@", text)
-    return re.sub(r"(?i)([?&][^=\s]*(?:password|passwd|token|secret|user)=)[^&\s]*", r"\1***", text)
 
 
 def serve(uri: str, port: int) -> list[str]:
@@ -87,10 +81,23 @@ def first_use(uri: str) -> Iterator[None]:
 
 
 def reach(uri: str) -> None:
-    """Raises UserError if a store on the network does not answer this machine."""
-    if not uri.startswith(SQLITE):
-        with _usable(uri):
+    """Raises UserError if a store on the network does not answer this machine, or is not well."""
+    if uri.startswith(SQLITE):
+        return
+    with _usable(uri):
+        if uri.startswith(HTTP):
+            _healthy(uri)
+        else:
             _answers(uri)
+
+
+def _healthy(uri: str) -> None:
+    """Raises if a server does not say that it is well: a proxy, or another server, would answer too."""
+    import requests
+
+    status = requests.get(f"{uri.rstrip('/')}/health", timeout=10).status_code
+    if status != requests.codes.ok:
+        raise ConnectionError(f"/health answers {status}")
 
 
 def _answers(uri: str) -> None:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 from tapray import comparison
 from tapray.errors import UserError
 from tapray.finished import Child, Finished, Status, Tags
-from tapray.stores import HTTP, SQLITE, absolute, connected, first_use, redact, said
+from tapray.redaction import redact
+from tapray.stores import HTTP, SQLITE, absolute, connected, first_use, said
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapray.config import CropConfig, JobConfig, RayConfig, SimulateConfig, TrackingConfig
+from tapray.entries import Annotation, AnnotationKind, MovieEntry
 from tapray.errors import UserError
 from tapray.runfolder import RunFolder, content_hash
 from tests.conftest import files
@@ -69,6 +70,21 @@ def test_claim_writes_configuration_and_environment(tmp_path: Path) -> None:
     assert environment["cpu_count"] >= 1
     assert environment["versions"]["numpy"] == np.__version__
     assert environment["git_commit"] is None or len(environment["git_commit"]) == 40
+
+
+def test_neither_passwords_nor_folders_leave_with_the_configuration(tmp_path: Path) -> None:
+    notes = (Annotation(kind=AnnotationKind.EVENT_TABLE, path=tmp_path / "secret" / "events.csv"),)
+    movie = MovieEntry(name="far", path="https://me:hush@host/lab/m.tif", annotations=notes)
+    config = JobConfig(out=tmp_path / "a", movies=(movie,))
+    folder = RunFolder(config.out)
+    folder.claim(config)
+    there = (config.out / "config.yaml").read_text()
+    assert "https://***@host/lab/m.tif" in there
+    assert "hush" not in there
+    told = folder.about(config)["Configuration"]
+    assert "path: m.tif" in told
+    assert "path: events.csv" in told
+    assert "secret" not in told
 
 
 def test_claim_again_with_another_place_keeps_all_files(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tapray.crops.splits import MovieFacts, SplitRegion, pretrain_regions, split
 from tapray.data.annotations import Places, open_event_masks, open_instance_masks, read_places
 from tapray.data.movies import Movie, open_movie
 from tapray.errors import UserError
+from tapray.redaction import redact
 from tapray.runfolder import content_hash
 
 CLASS_WORDS = {2: ("known negatives", "events"), 3: ("known negatives", "divisions", "deaths")}
@@ -209,4 +210,4 @@ def check_classes(index: pd.DataFrame, classes: int) -> None:
 def _facts(movie: Movie) -> dict[str, Any]:
     layout = {"axes": movie.layout.axes, "picks": movie.layout.picks}  # channel and plane
     facts = {"sha256": movie.fingerprint(), "shape": movie.shape, **layout}
-    return {**facts, "dtype": str(movie.dtype), "path": str(movie.path)}
+    return {**facts, "dtype": str(movie.dtype), "path": redact(str(movie.path))}

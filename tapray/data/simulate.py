@@ -96,8 +96,8 @@ def write_simulation(config: SimulateConfig, folder: Path) -> list[MovieEntry]:
     """Write all movies and their truth into the new ``folder``, whole or not at all.
 
     Files per movie: ``field_1.tif`` (TYX), ``field_1_events.tif`` (event masks), ``field_1_TRA``
-    (CTC track masks and man_track.txt) and ``field_1_events.csv``. The last movie is for testing,
-    the one before for validation, the others for training. Raises UserError where ``folder``
+    (CTC track masks and man_track.txt) and ``field_1_events.csv``. The last movies are for testing,
+    those before for validation, the others for training. Raises UserError where ``folder``
     holds something already, or as ``simulate_movie`` does.
     """
     folder = Path(folder)
@@ -106,7 +106,8 @@ def write_simulation(config: SimulateConfig, folder: Path) -> list[MovieEntry]:
     with atomic_folder(folder) as beside:
         for index in range(config.n_movies):
             _write_movie(simulate_movie(config, index), beside, f"field_{index + 1}")
-    roles = [Role.TRAIN] * (config.n_movies - 2) + [Role.VAL, Role.TEST]
+    held_out = [Role.VAL] * config.val_movies + [Role.TEST] * config.test_movies
+    roles = [Role.TRAIN] * (config.n_movies - len(held_out)) + held_out
     names = [f"field_{index + 1}" for index in range(config.n_movies)]
     return [_entry(folder, name, role) for name, role in zip(names, roles[-len(names) :], strict=True)]
 

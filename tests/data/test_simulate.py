@@ -162,9 +162,17 @@ def test_written_files_read_back(tmp_path: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["movies"]
 
 
-@pytest.mark.parametrize(("n_movies", "roles"), [(1, ["test"]), (2, ["val", "test"])])
-def test_roles_of_few_movies(tmp_path: Path, n_movies: int, roles: list[str]) -> None:
-    config = TWO.model_copy(update={"n_movies": n_movies})
+@pytest.mark.parametrize(
+    ("given", "roles"),
+    [
+        ({"n_movies": 1}, ["test"]),
+        ({"n_movies": 2}, ["val", "test"]),
+        ({"n_movies": 4, "test_movies": 2}, ["train", "val", "test", "test"]),
+        ({"n_movies": 3, "val_movies": 2}, ["val", "val", "test"]),
+    ],
+)
+def test_roles_of_movies(tmp_path: Path, given: dict[str, int], roles: list[str]) -> None:
+    config = TWO.model_copy(update=given)
     assert [entry.role for entry in write_simulation(config, tmp_path / "out")] == roles
 
 
