@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import requests
 
 from benchmarks.hosts import Host
+from tapray.tracking import IDENTITY
 
 PACKAGES = "iproute2 postgresql redis-server swift-proxy swift-account swift-container swift-object memcached"
 BUCKET, KEY = "tapray", "tapray:admin"
@@ -177,8 +179,30 @@ class Services:
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self.secrets["mlflow"],
         }
         script = Path(__file__).parents[1] / "docker" / "serve-mlflow"
-        self.host.start(f"bash {script}", env, "mlflow.log")
+        self._mlflow = self.host.start(f"bash {script}", env, "mlflow.log")
         until(self.mlflow_answers, "MLflow", 180)
+
+    def kill_mlflow(self) -> None:
+        """Ends all its processes; its workers, whose command lines do not tell, would go on without it."""
+        self._mlflow.kill()
+        self._mlflow.wait()
+        until(lambda: not self.mlflow_answers(), "MLflow's end", 20)
+
+    def records(self, experiment: str = "") -> list[dict[str, Any]]:
+        """All runs that MLflow holds, of one experiment or of all."""
+        os.environ.update(self.mlflow)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self.mlflow["MLFLOW_TRACKING_URI"])
+        wanted = f"name = '{experiment}'" if experiment else None
+        ids = [found.experiment_id for found in client.search_experiments(filter_string=wanted)]
+        return [
+            {
+                **{"name": run.info.run_name, "status": run.info.status, "params": run.data.params},
+                **{"tags": run.data.tags, "identity": run.data.tags.get(IDENTITY, run.info.run_id)},
+            }
+            for run in (client.search_runs(ids, max_results=5000) if ids else ())
+        ]
 
     def mlflow_answers(self) -> bool:
         try:

@@ -6,6 +6,7 @@ python cluster/render.py --check  # exit status 1 if one is not what it would wr
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -22,12 +23,16 @@ PYTHON = "3.11"  # of the images
 
 
 def values() -> dict[str, Any]:
-    """What the templates may name: values.yaml and the versions of this environment."""
+    """What the templates may name: values.yaml, the versions of this environment, and `can_grow`."""
     given: dict[str, Any] = yaml.safe_load((HERE / "values.yaml").read_text(encoding="utf-8"))
     versions = {"version": tapray.__version__, "ray": version("ray"), "python": PYTHON}
-    sizes = given["cpu_worker"], given["gpu_worker"]
-    cpus, gpus = (sum(size["most"] * size.get(kind, 0) for size in sizes) for kind in ("cpu", "gpus"))
-    return {**given, **versions, "can_grow": f"CPU={cpus},GPU={gpus}"}
+    return {**given, **versions, "can_grow": can_grow}
+
+
+def can_grow(*groups: dict[str, Any]) -> str:
+    """What all machines of these groups have together, for TAPRAY_CAN_GROW."""
+    cpus, gpus = (sum(size["most"] * size.get(kind, 0) for size in groups) for kind in ("cpu", "gpus"))
+    return f"CPU={cpus},GPU={gpus}"
 
 
 def rendered() -> Iterator[tuple[Path, str]]:
@@ -36,6 +41,7 @@ def rendered() -> Iterator[tuple[Path, str]]:
     made = jinja2.Environment(
         loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
+    made.filters["tojson"] = json.dumps  # Jinja's own escapes what web pages would mistake
     for name in sorted(made.list_templates(filter_func=lambda name: not Path(name).name.startswith("_"))):
         notice = f"# Made by cluster/render.py from cluster/templates/{name} and values.yaml; edit those.\n"
         text = made.get_template(name).render(values())

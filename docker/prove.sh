@@ -37,7 +37,8 @@ box="$("${tool[@]}" from localhost/tapray:cpu)"
   if command -v gcc; then exit 1; fi # after a bare "!" bash goes on
   command -v ssh rsync > /dev/null
   test "$(find /opt/tapray -name "*.pyc" | wc -l)" -gt 5000
-  tapray --help > /dev/null && ray --version'
+  tapray --help > /dev/null && ray --version
+  python -c "import boto3, gcsfs, googleapiclient, s3fs"'
 "${tool[@]}" copy --quiet "$box" studies/tiny.yaml /home/ray/tiny.yaml
 "${tool[@]}" run "$box" -- bash -lc 'tapray run tiny.yaml --progress quiet && test -s runs/tiny/report/results.csv'
 echo "cpu: a tiny study runs"
@@ -53,4 +54,4 @@ box="$("${tool[@]}" from localhost/tapray:mlflow)"
   if serve-mlflow > /tmp/told 2>&1; then exit 1; fi
   grep "MLFLOW_AUTH_ADMIN_PASSWORD is not set" /tmp/told
   mlflow --version && python -c "import psycopg2, boto3, flask_wtf"'
-echo "mlflow: it starts, and refuses to without passwords"
+echo "mlflow: its packages are there, and it refuses to start without passwords"

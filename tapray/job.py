@@ -20,9 +20,10 @@ from tapray.locations import state
 from tapray.mirror import Mirror
 from tapray.model.backbones import build_backbone
 from tapray.model.tarrow import given_weights
+from tapray.redaction import redact
 from tapray.runfolder import RunFolder, content_hash, git_commit
 from tapray.stages import STAGES, needed, stage_key
-from tapray.stores import default_uri, redact
+from tapray.stores import default_uri
 from tapray.tracking import Tracker
 
 
@@ -100,15 +101,7 @@ def _run_stages(
         _show(folder, until, reporter)
         return
     tracker = Tracker.open(uri, config.tracking.experiment)  # before anything is removed: it may be away
-    place = str(config.mirror or folder.out)
-    identity = f"{folder.out.name}/{content_hash({'folder': place, **keys})}"
-    tags = {"kind": "job", "split": config.split.kind.value}
-    if commit := git_commit():
-        tags["mlflow.source.git.commit"] = commit
-    run_id = tracker.run(config.name, identity, None, tags)
-    job = Job(config, folder, reporter, tracker, run_id, keys, given, force)
-    tracker.params(run_id, config.model_dump(mode="json", exclude={"movies", "out"}))
-    tracker.artifact(run_id, folder.out / "config.yaml", "config")
+    run_id = ""
     try:
         with tracker.answering(), session(config.ray):
             if joined(config.ray):
@@ -116,6 +109,10 @@ def _run_stages(
 
                 found = preflight(config, folder.out, uri, trains="pretrain" in todo)
                 reporter.say("cluster joined", machines=found)
+            run_id = _run(tracker, config, folder, keys)
+            tracker.params(run_id, config.model_dump(mode="json", exclude={"movies", "out"}))
+            tracker.artifact(run_id, folder.out / "config.yaml", "config")
+            job = Job(config, folder, reporter, tracker, run_id, keys, given, force)
             _forget(folder, stale)
             if "shard" in done:
                 job.note_data()
@@ -126,11 +123,22 @@ def _run_stages(
                 facts = STAGES[name].work(job)
                 folder.mark_done(name, keys[name], seconds=round(time.monotonic() - start, 1), **facts)
     except BaseException as error:
-        tracker.abandon(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        if run_id:  # else the cluster was found wanting, or did not start
+            tracker.abandon(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     tracker.finish(run_id)
     _show(folder, until, reporter)
     reporter.say(f"MLflow store: {redact(uri)}")
+
+
+def _run(tracker: Tracker, config: JobConfig, folder: RunFolder, keys: dict[str, str]) -> str:
+    """The MLflow run of a job, made or opened again."""
+    place = str(config.mirror or folder.out)
+    identity = f"{folder.out.name}/{content_hash({'folder': place, **keys})}"
+    tags = {"kind": "job", "split": config.split.kind.value}
+    if commit := git_commit():
+        tags["mlflow.source.git.commit"] = commit
+    return tracker.run(config.name, identity, None, tags)
 
 
 def _stale(folder: RunFolder, names: list[str], keys: dict[str, str], force: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Made by cluster/render.py from cluster/templates/kubernetes/secrets.sh.j2 and values.yaml; edit those.
-# Prints the secrets that the other files name, from random bytes, for kubectl apply. Run it once: the passwords are
+# Prints the secrets that the other files name, from random bytes, for kubectl create. Run it once: the passwords are
 # new every time, and the databases keep their first.
 set -euo pipefail
 random() { head -c 32 /dev/urandom | base64 | tr -d '+/=\n'; }

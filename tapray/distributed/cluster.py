@@ -46,7 +46,11 @@ def session(config: RayConfig) -> Iterator[None]:
         os.environ.setdefault(key, value)
     import ray
     import ray.data  # first: its import sets up its logger
+    from ray.tune.execution import class_cache
 
+    # Tune would pass these on in a way that ends in every machine's logs. Machines have keys of their own.
+    keys = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(keys)
     # Its own wrapper would lose the cause on the way from a worker.
     ray.data.DataContext.get_current().raise_original_map_exception = True
     for name in _CHATTY:

@@ -23,6 +23,7 @@ from tapray.console import Reporter
 from tapray.crops.normalise import normalise
 from tapray.crops.shards import ShardReader, write_table
 from tapray.data.movies import Movie
+from tapray.distributed.cluster import capacity
 from tapray.runfolder import content_hash
 from tapray.study.cache import FeatureCache
 from tapray.study.features import Encoder, embedded, encoders
@@ -144,13 +145,13 @@ def _mapped(
     worker: type, rows: Sequence[Mapping[str, Any]], sources: Sources, places: Mapping[Any, Path]
 ) -> Iterator[dict[str, Any]]:
     """A row for each of `rows`, once an actor of that class is done with it."""
-    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]  # Ray has no type here
-    actors = max(1, min(len(rows), int(cpus)))
+    have = ray.cluster_resources().get("CPU", 0)  # type: ignore[no-untyped-call]  # Ray has no type here
+    now, most = (max(1, min(len(rows), int(cpus))) for cpus in (have, capacity("CPU")))
     mapped: ray.data.Dataset = ray.data.from_items([*rows], override_num_blocks=len(rows)).map_batches(
         worker,
         batch_size=1,
         fn_constructor_args=(sources, dict(places)),
-        compute=ray.data.ActorPoolStrategy(size=actors),
+        compute=ray.data.ActorPoolStrategy(min_size=now, max_size=most),  # the rest may have to be started
     )
     yield from mapped.iter_rows()
 

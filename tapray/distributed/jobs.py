@@ -26,16 +26,16 @@ import tapray
 from tapray.console import Reporter
 from tapray.distributed.preflight import CLIENT, versions
 from tapray.errors import UserError, first_line
+from tapray.redaction import redact
 from tapray.replay import Replay
 from tapray.runfolder import content_hash
-from tapray.stores import redact
 
 PREFIX = "tapray-"  # of the names of all jobs that are sent
 USERS_FAULT, INTERRUPTED = 2, 130  # exit status of a job that need not be tried again
 TIMEOUT_S = 60.0  # seconds until a request counts as lost
 QUIET_S = 20.0  # seconds without a line after which the cluster is asked whether it is there
 AGAIN_S = 5.0  # seconds between two tries to reach a cluster
-RESTARTS = 20  # of one job, at most, by `submit --wait`
+RESTARTS = 20  # jobs of one study, at most, by `submit --wait`
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # which Ray's client would take instead
 _CHATTY = ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
 _LOST = (requests.RequestException, aiohttp.ClientError, ConnectionError, TimeoutError, RuntimeError)
@@ -48,6 +48,8 @@ class Lost(UserError):  # noqa: N818
 class Cluster:
     """A Ray cluster at the address of its dashboard.
 
+    made: whether the last `submit` made a new job.
+
     Raises:
         UserError: it refuses the token, or runs another version of Ray. Lost: it does not answer.
     """
@@ -56,6 +58,7 @@ class Cluster:
         for name in _CHATTY:  # they announce what they upload
             logging.getLogger(name).setLevel(logging.ERROR)
         socket.setdefaulttimeout(TIMEOUT_S)  # Ray's client would wait for ever
+        self.made = False
         self.address = address = address if "://" in address else f"http://{address}"
         with self._asked("cluster does not answer"):
             self._answers()
@@ -83,6 +86,7 @@ class Cluster:
         study = variants.get("", {"variants": variants})
         name = next(iter(variants.values()))["name"]
         identity = content_hash([study, str(out)])[:32]
+        self.made = False
         earlier = [job for job in self.jobs() if (job.metadata or {}).get("out") == str(out)]
         for job in earlier:
             if not job.status.is_terminal():
@@ -96,6 +100,7 @@ class Cluster:
         with tempfile.TemporaryDirectory() as folder, self._asked():
             text = yaml.safe_dump(study, sort_keys=False, allow_unicode=True)
             (Path(folder) / "study.yaml").write_text(text, encoding="utf-8")
+            self.made = True  # also where the answer is lost
             return self._client.submit_job(
                 entrypoint=shlex.join(entry),
                 submission_id=f"{PREFIX}{name}-{content_hash(str(out))[:8]}-{number}",
@@ -147,30 +152,38 @@ class Cluster:
         """Shows a job's progress until it ends; returns what is known of it then.
 
         Raises:
-            Lost: the cluster went away.
+            Lost: the cluster went away, or has forgotten the job.
         """
-        shown = 0
+        shown, whole = 0, False
         try:
-            with self._asked():
+            with self._asked(known=True):
                 while True:
-                    shown = asyncio.run(self._tail(name, replay, shown))
+                    shown, whole = asyncio.run(self._tail(name, replay, shown))
                     details: JobDetails = self._client.get_job_info(name)
                     if details.status.is_terminal():
-                        return details
+                        break
                     time.sleep(1)  # the link broke, or the job is only about to end
+                with suppress(*_LOST):  # of a machine that is gone
+                    for line in () if whole else self._client.get_job_logs(name).split("\n")[shown:]:
+                        replay.line(line)
+                return details
         finally:
             replay.close()
 
-    async def _tail(self, name: str, replay: Replay, shown: int) -> int:
-        """Feeds the lines after those that were shown; returns how many there are."""
+    async def _tail(self, name: str, replay: Replay, shown: int) -> tuple[int, bool]:
+        """Feeds the lines after those that were shown; returns how many there are, and whether to the end."""
         rest, number, chunks = "", 0, aiter(self._client.tail_job_logs(name))
         while True:
             coming = asyncio.ensure_future(anext(chunks, None))
             while not (await asyncio.wait([coming], timeout=QUIET_S))[0]:
                 self._answers()  # a link that was cut says nothing
                 if self._client.get_job_info(name).status.is_terminal():
-                    return number
-            if (text := coming.result()) is None:
+                    return max(number, shown), False
+            try:
+                text = coming.result()
+            except _LOST:  # the link broke; whether the cluster is there is asked next
+                return max(number, shown), False
+            if text is None:
                 break
             *lines, rest = (rest + text).split("\n")
             for line in lines:
@@ -178,15 +191,17 @@ class Cluster:
                 if number > shown:
                     replay.line(line)
         replay.line(rest)
-        return number
+        return max(number, shown), True
 
     def _answers(self) -> None:
         """Raises requests.RequestException if nothing does."""
         requests.get(self.address, timeout=10)
 
     @contextmanager
-    def _asked(self, else_: str = "the cluster does not answer any more") -> Iterator[None]:
-        """Within the block what goes wrong is one line."""
+    def _asked(
+        self, else_: str = "the cluster does not answer any more", known: bool = False
+    ) -> Iterator[None]:
+        """Within the block what goes wrong is one line; a job that was `known` is not unknown, but lost."""
         where = redact(self.address)
         try:
             yield
@@ -194,7 +209,7 @@ class Cluster:
             todo = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
             raise UserError("the cluster refuses the token", where=where, todo=todo) from None
         except (*_LOST, ValueError, KeyError) as error:
-            if "status code 404" in str(error):
+            if "status code 404" in str(error) and not known:
                 raise UserError("no such job", where=where, todo="tapray jobs list names them") from None
             no_answer = isinstance(error, requests.RequestException)  # its text is long and unclear
             reason = type(error).__name__ if no_answer else first_line(error)
@@ -242,13 +257,13 @@ def see_through(
     Raises:
         UserError: the study was at fault, or the job was stopped or died.
     """
-    cluster, name = Cluster(address), "the job"
-    for sent in range(RESTARTS if wait else 1):
+    cluster, name, made, again = Cluster(address), "the job", 0, False
+    while True:
         replay = Replay(reporter)
         try:
-            cluster = _answering(address) if sent else cluster
-            name = cluster.submit(variants, out, force, again=bool(sent))
-            reporter.say(f"job {name}, sent again" if sent else f"job {name}")
+            cluster = _answering(address) if again else cluster
+            name = cluster.submit(variants, out, force, again=again)
+            reporter.say(f"job {name}, sent again" if again and cluster.made else f"job {name}")
             details = cluster.follow(name, replay)
         except Lost as error:
             if not wait:
@@ -262,10 +277,13 @@ def see_through(
             if details.driver_exit_code == USERS_FAULT:
                 raise UserError(replay.fault or "the job has failed", where=f"job {name}")
             reason = f"has died ({_message(details)})"
+        made += cluster.made
         if replay.started:
             force = ()  # what was forced is gone, and must not go again
-        if wait:
-            reporter.warn(f"job {name}: {reason}; going on once there is a cluster")
+        if not wait or made >= RESTARTS:
+            break
+        again = True
+        reporter.warn(f"job {name}: {reason}; going on once there is a cluster")
     todo = f"look at: tapray jobs logs {name}; submitted again, it continues"
     raise UserError(reason, where=f"job {name}", todo=todo)
 

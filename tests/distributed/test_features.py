@@ -15,6 +15,7 @@ from tapray.console import Reporter
 from tapray.crops.collect import Inputs
 from tapray.crops.normalise import normalise
 from tapray.crops.shards import ShardReader
+from tapray.distributed.cluster import GROWTH
 from tapray.distributed.features import Sources, write_features
 from tapray.model.tap import freeze
 from tapray.model.weights import load_tap
@@ -58,8 +59,9 @@ def test_features_are_those_of_the_frozen_net_and_are_made_once(
 
 
 def test_crops_are_cut_from_the_features_of_whole_frames(
-    tiny_job: Path, tmp_path: Path, ray_cluster: None
+    tiny_job: Path, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(GROWTH, "CPU=8")  # machines that may come, and do not
     config = tiny_config(tmp_path, crops={"features": "frame"}, study={"inits": ["tap"]})
     sources, cache = sources_of(tiny_job, config), FeatureCache(tmp_path / "cache", 1e9)
     write_features(sources, tmp_path / "features", cache, Reporter("quiet"))
