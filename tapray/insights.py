@@ -103,7 +103,7 @@ def _gallery(job: Job, wrong: pd.DataFrame, known: pd.DataFrame, best: dict[str,
     from tapray.model.weights import load_tap
     from tapray.report.errors import gallery
 
-    own = Init(best["init"]) in (Init.TAP, Init.FINE_TUNE)
+    own = Init(best["init"]).pretrained
     net = load_tap(repeat_folder(job.model, int(best["encoder"]) if own else 0))
     marks = {entry.name: job.inputs.outlines(entry) for entry in job.inputs.entries}
     views = [

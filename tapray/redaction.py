@@ -7,14 +7,7 @@ from typing import Any
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?![/\s])[^\s]*@")
 _QUERY = re.compile(r"(?i)([?&][^=\s]*(?:password|passwd|token|secret|user|signature|sig)=)[^&\s]*")
-_BUCKETS = (
-    "s3",
-    "gs",
-    "gcs",
-    "az",
-    "abfs",
-    "abfss",
-)  # no user stands in them: an @ is of a file's name
+_BUCKETS = ("s3", "gs", "gcs", "az", "abfs", "abfss")  # no user stands there: an @ is of a file's name
 
 
 def redact(text: str) -> str:

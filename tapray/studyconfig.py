@@ -28,6 +28,11 @@ class Init(StrEnum):
         return self not in (Init.END_TO_END, Init.FINE_TUNE)
 
     @property
+    def pretrained(self) -> bool:
+        """Whether the encoder starts from pretrained weights."""
+        return self in (Init.TAP, Init.FINE_TUNE)
+
+    @property
     def is_tap(self) -> bool:
         """Whether the encoder is a time arrow net, pretrained or not."""
         return self not in (Init.IMAGENET, Init.DIFFERENCE)

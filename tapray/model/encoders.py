@@ -20,7 +20,7 @@ def build_encoder(init: Init, draw: int, preset: str, channels: int, model: Path
         preset, channels: network of the random encoders, the same as the pretrained one's.
         model: folder of the first pretrained net.
     """
-    if init in (Init.TAP, Init.FINE_TUNE):
+    if init.pretrained:
         return load_tap(repeat_folder(model, draw))
     net = TapNet(preset, channels)
     generator = torch.Generator().manual_seed(1_000_003 * (draw + 1))
@@ -42,7 +42,7 @@ def draws(init: Init, config: JobConfig) -> int:
     """How many different frozen encoders an arm has, shared among the seeds."""
     if init in (Init.RANDOM_DEFAULT, Init.RANDOM_PAPER):
         return config.study.random_draws
-    return config.pretrain.repeats if init in (Init.TAP, Init.FINE_TUNE) else 1
+    return config.pretrain.repeats if init.pretrained else 1
 
 
 def draw_of(init: Init, config: JobConfig, seed: int) -> int:

@@ -98,7 +98,7 @@ def errors(found: pd.DataFrame) -> str:
 
 def _looks(init: str) -> str:
     """Which net's attribution a gallery shows."""
-    if init in (Init.TAP, Init.FINE_TUNE):
+    if Init(init).pretrained:
         return "the pretrained net of its encoder"
     return f"the first pretrained net (`{init}` has none)"
 

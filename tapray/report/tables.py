@@ -186,7 +186,8 @@ def test_set(row: pd.Series) -> str:
 
 def arrow_accuracy(table: pd.DataFrame) -> float:
     """Held-out arrow accuracy of the pretrained arms in results or summary; NaN without any."""
-    known = table.loc[table["init"].isin([Init.TAP, Init.FINE_TUNE]), "arrow_accuracy"].dropna()
+    pretrained = table["init"].isin([init for init in Init if init.pretrained])
+    known = table.loc[pretrained, "arrow_accuracy"].dropna()
     return float(known.iloc[0]) if len(known) else float("nan")
 
 

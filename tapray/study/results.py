@@ -46,7 +46,7 @@ def collect(folder: Path, pretrained: Sequence[Mapping[str, Any]], *, leaky: boo
             **{name: arrays[name][arrays["seeds"].tolist().index(run["seed"])] for name in _BY_SEED},
             **{name: run[name] for name in ("temperature", "bias", "threshold", "encoder")},
         }
-        has_arrow = run["init"] in (Init.TAP, Init.FINE_TUNE)
+        has_arrow = Init(run["init"]).pretrained
         run["arrow_accuracy"] = pretrained[run["encoder"]]["arrow_accuracy"] if has_arrow else float("nan")
         run["leaky"] = leaky
     return Results(pd.DataFrame(runs), pd.DataFrame(read_records(folder, "trial")), predictions)

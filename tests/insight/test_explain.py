@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from tapray.crops.draw import Region
-from tapray.data.movies import open_movie
 from tapray.explaining import _others
 from tapray.insight.explain import INSETS, PAIRS, WAYS, along, stretches, strongest_regions, window
 from tapray.model.attribution import attribution
-from tapray.model.tap import TapNet, initialise
+from tapray.model.tap import TapNet
+from tests.insight.conftest import Noise
 
 FIELD = Region("m", 0, 100, 0, 0, 60, 80)
 
@@ -50,12 +48,8 @@ def test_pairs_are_shared_among_the_regions_with_most_events() -> None:
     assert all(own.first + own.pairs + 2 <= own.region.stop for own in found)
 
 
-def test_maps_of_a_region_are_those_of_its_frames(tmp_path: Path) -> None:
-    frames = np.random.default_rng(0).integers(0, 255, (6, 48, 64)).astype(np.uint8)
-    np.save(tmp_path / "m.npy", frames)
-    movie = open_movie(tmp_path / "m.npy", "m")
-    net = TapNet("unet-8s2")
-    initialise(net, torch.Generator().manual_seed(0))
+def test_maps_of_a_region_are_those_of_its_frames(noise: Noise, net: TapNet) -> None:
+    _, movie = noise(6, 48, 64)
     (stretch,) = stretches([Region("m", 0, 6, 0, 0, 48, 64)], places((2, 20, 20)), 2)
     told: list[None] = []
     seen = along({"tap": net}, movie, stretch, "linear", lambda: told.append(None))
@@ -75,9 +69,7 @@ def test_maps_of_a_region_are_those_of_its_frames(tmp_path: Path) -> None:
         assert np.corrcoef(halved.ravel(), small.ravel())[0, 1] > 0.9
 
 
-def test_other_ways_count_what_both_frames_say() -> None:
-    net = TapNet("unet-8s2")
-    initialise(net, torch.Generator().manual_seed(0))
+def test_other_ways_count_what_both_frames_say(net: TapNet) -> None:
     frames = np.random.default_rng(0).random((2, 48, 64)).astype(np.float32)
     regions = pd.DataFrame({"y": [16, 30], "x": [16, 45]})
     found = _others(net.eval(), frames, regions, 32)

@@ -9,22 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from tapray import insights
 from tapray.config import CropConfig
-from tapray.data.movies import open_movie
-from tapray.model.tap import TapNet, initialise
+from tapray.model.tap import TapNet
+from tests.insight.conftest import Noise
 
 EVENTS = pd.DataFrame({"t": [2, 7], "t_end": [3, 8], "y": [30.0, 30], "x": [40.0, 40], "radius": [5.0, 5]})
 
 
-def test_a_mistake_is_cut_out_with_all_that_lies_there(tmp_path: Path) -> None:
-    frames = np.random.default_rng(0).integers(0, 255, (10, 64, 96)).astype(np.uint8)
-    np.save(tmp_path / "m.npy", frames)
-    movie = open_movie(tmp_path / "m.npy", "m")
-    net = TapNet("unet-8s2")
-    initialise(net, torch.Generator().manual_seed(0))
+def test_a_mistake_is_cut_out_with_all_that_lies_there(noise: Noise, net: TapNet) -> None:
+    frames, movie = noise(10, 64, 96)
     job: Any = SimpleNamespace(
         config=SimpleNamespace(crops=CropConfig(size=16)), inputs=SimpleNamespace(movies={"m": movie})
     )
@@ -37,9 +32,8 @@ def test_a_mistake_is_cut_out_with_all_that_lies_there(tmp_path: Path) -> None:
     cut = frames[3, top : top + 32, left : left + 32].astype(float)
     assert np.corrcoef(found.frames[1].ravel(), cut.ravel())[0, 1] > 0.99
     assert (found.top, found.left, found.size) == (20 - top, 34 - left, 16)
-    assert found.events[["y", "x"]].to_numpy().tolist() == [
-        [30 - top, 40 - left]
-    ]  # that of frame 7 is not shown
+    shown = found.events[["y", "x"]].to_numpy().tolist()
+    assert shown == [[30 - top, 40 - left]]  # that of frame 7 is not
     assert set(found.ways) == {"evidence", "Grad-CAM"}
     assert {own.shape for own in found.ways.values()} == {(32, 32)}
     assert not np.allclose(*found.ways.values())
