@@ -10,6 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Amounts of the mode "paper": of a whole pair and, as _OWN, of each of its frames.
+_ZOOM, _OWN_ZOOM = (0.8, 1.25), (0.9, 10 / 9)
+_OWN_SHIFT = 0.03  # of a crop's width
+_BEND = 5.0  # pixels: tarrow's 10 are of half a crop's width
+_NOISE = 0.05
+_INTENSITY, _OWN_INTENSITY = ((4 / 5, 5 / 4), 0.1), ((9 / 10, 10 / 9), 0.05)  # scale and shift
+
 
 def augment(pairs: Tensor, mode: str, generator: torch.Generator) -> Tensor:
     """Augments crops of S frames.
@@ -27,8 +34,8 @@ def augment(pairs: Tensor, mode: str, generator: torch.Generator) -> Tensor:
     if mode == "light":
         return _intensity(_dihedral(planes, generator), generator).view(pairs.shape)
     planes = _noise(_resample(planes, pairs.shape[1], generator), generator)
-    for columns, scale, shift in ((planes.shape[1], (9 / 10, 10 / 9), 0.05), (1, (4 / 5, 5 / 4), 0.1)):
-        planes = _rescale(planes, columns, scale, shift, generator)
+    for columns, amounts in ((planes.shape[1], _OWN_INTENSITY), (1, _INTENSITY)):
+        planes = _rescale(planes, columns, *amounts, generator)
     return planes.view(pairs.shape)
 
 
@@ -53,7 +60,7 @@ def _dihedral(pairs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _intensity(pairs: Tensor, generator: torch.Generator) -> Tensor:
-    """Scale and shift, global and per plane."""
+    """Scale and shift, global and per plane; what is added up has four coins."""
     batch, planes = pairs.shape[:2]
     scale = 1 + _sometimes(batch, 1, 0.3, generator) + _sometimes(batch, planes, 0.1, generator)
     shift = _sometimes(batch, 1, 0.2, generator) + _sometimes(batch, planes, 0.1, generator)
@@ -63,7 +70,10 @@ def _intensity(pairs: Tensor, generator: torch.Generator) -> Tensor:
 def _rescale(
     pairs: Tensor, columns: int, scale: tuple[float, float], shift: float, generator: torch.Generator
 ) -> Tensor:
-    """Intensities of half of the pairs, of each plane its own or (one column) of all planes the same."""
+    """Intensities of half of the pairs, of each plane its own or (one column) of all planes the same.
+
+    Scale and shift share a coin.
+    """
     coin, shape = _coin(len(pairs), generator)[:, None], (len(pairs), columns)
     scales = torch.where(coin, _between(*scale, shape, generator), 1.0)
     shifts = torch.where(coin, shift * _between(-1, 1, shape, generator), 0.0)
@@ -71,8 +81,8 @@ def _rescale(
 
 
 def _noise(pairs: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform, of at most 0.05, on half of the pairs."""
-    amount = 0.05 * _rand((len(pairs),), generator) * _coin(len(pairs), generator)
+    """Uniform, of at most `_NOISE`, on half of the pairs."""
+    amount = _NOISE * _rand((len(pairs),), generator) * _coin(len(pairs), generator)
     return pairs + amount[:, None, None, None] * _rand(pairs.shape, generator)
 
 
@@ -84,13 +94,13 @@ def _resample(pairs: Tensor, frames: int, generator: torch.Generator) -> Tensor:
     batch, planes, height, width = pairs.shape
     theta = torch.zeros(batch, frames, 2, 3, device=pairs.device)
     coin = _coin(batch, generator)[:, None]
-    own = torch.where(coin, _between(0.9, 10 / 9, (batch, frames), generator), 1.0)
+    own = torch.where(coin, _between(*_OWN_ZOOM, (batch, frames), generator), 1.0)
     theta[..., :2] = _turn(batch, generator)[:, None] / own[..., None, None]
-    moved = 2 * 0.03 * _between(-1, 1, (batch, frames, 2), generator)
+    moved = 2 * _OWN_SHIFT * _between(-1, 1, (batch, frames, 2), generator)
     theta[..., 2] = torch.where(coin[..., None], moved, 0.0)
     grid = F.affine_grid(theta.flatten(0, 1), [batch * frames, 1, height, width], align_corners=False)
-    bend = _between(-1, 1, (batch, 2, 5, 5), generator)  # by 5 pixels: tarrow's 10 are of half a crop's width
-    bend = bend * _coin(batch, generator)[:, None, None, None] * (10 / width)
+    bend = _between(-1, 1, (batch, 2, 5, 5), generator)
+    bend = bend * _coin(batch, generator)[:, None, None, None] * (2 * _BEND / width)
     bend = F.interpolate(bend, size=(height, width), mode="bilinear", align_corners=True)
     grid = grid + bend.movedim(1, -1).repeat_interleave(frames, 0)
     out = F.grid_sample(
@@ -106,7 +116,7 @@ def _turn(batch: int, generator: torch.Generator) -> Tensor:
     """(batch, 2, 2) from a pair's new places to its old ones: mirrored, turned and scaled."""
     coin = _coin(batch, generator)
     angle = torch.where(coin, torch.pi * _between(-1, 1, (batch,), generator), 0.0)
-    zoom = torch.where(coin, _between(0.8, 1.25, (batch,), generator), 1.0)
+    zoom = torch.where(coin, _between(*_ZOOM, (batch,), generator), 1.0)
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     turn = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
     mirrored = 1 - 2 * torch.stack([_coin(batch, generator) for _ in range(2)], 1).float()
