@@ -100,7 +100,7 @@ MEANINGS = {
     "TrackingConfig.experiment": "MLflow experiment",
     "RayConfig.num_cpus": "CPUs of the local cluster; null: all. Not read where `address` is given",
     "RayConfig.use_gpu": "a GPU for each pretraining worker; features and study run on CPUs",
-    "RayConfig.max_failures": "restarts of pretraining from its last checkpoint after a worker died",
+    "RayConfig.max_failures": "restarts of pretraining after lost workers; counted anew where it got on",
     "RayConfig.concurrent_trials": "trials of the study at a time, a CPU each",
     "JobConfig.name": "name of the job, of its MLflow run and, by default, of its run folder",
     "JobConfig.out": "run folder, relative to the working directory, on a cluster on storage that all "

@@ -63,10 +63,17 @@ def _job(study: Path, out: Path | None, force: list[str] | None, until: str, pro
             told.say(f"variant {name}")
         folders.append(run_job(config, until=until, force=force or [], reporter=told))
     if until == "report" and len(variants) > 1:
-        from tapray.report.variants import write_comparison
-
-        told.say(f"tables of all variants: {write_comparison(folders)}")
+        told.say(f"tables of all variants: {_compared(folders)}")
     return folders
+
+
+def _compared(folders: list[Path]) -> Path:
+    """Writes the tables of one or several run folders; returns where they lie."""
+    from tapray.context import results_of
+    from tapray.report.variants import write_comparison
+    from tapray.runfolder import RunFolder
+
+    return write_comparison(folders, [results_of(RunFolder(folder)) for folder in folders])
 
 
 @app.command()
@@ -128,10 +135,10 @@ def report(
     """Tables, figures and the model, after the study."""
     folders = _job(study, out, force, "report", progress)
     if tables:
-        from tapray.report.variants import tables_folder, write_comparison
+        from tapray.report.variants import tables_folder
 
         if len(folders) == 1:  # those of variants are written anyhow
-            write_comparison(folders)
+            _compared(folders)
         print((tables_folder(folders) / "published.md").read_text(), end="")
 
 

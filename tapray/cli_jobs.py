@@ -27,8 +27,9 @@ def submit(
     progress: Progress = "rich",
 ) -> None:
     """The whole job on a Ray cluster; continues where it was interrupted."""
-    from tapray.configfile import sent_study
-    from tapray.distributed.jobs import Cluster, see_through
+    from tapray.distributed.jobs import Cluster
+    from tapray.distributed.submission import see_through
+    from tapray.sending import sent_study
 
     variants, folder = sent_study(study, out)
     told = reporter(progress)

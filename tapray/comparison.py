@@ -17,6 +17,7 @@ _FACTORS = ("study", "split", "init", "head", "budget")
 _NAME = "attributes.`Run Name`"  # a column
 _METRICS = ("ap", "f1", "precision_1", "recall_1", "ece_after", "ece_before")
 _BARS = ("ap", "f1", "ece_after")
+_LONGEST = 20_000  # characters of an experiment's tag that MLflow keeps
 
 
 def view(cells: Iterable[Mapping[Any, Any]] = (), before: str = "") -> str:
@@ -25,9 +26,16 @@ def view(cells: Iterable[Mapping[Any, Any]] = (), before: str = "") -> str:
     Args:
         cells: study, split, init, head and budget of those whose runs are folded away, so that means stand
             together.
-        before: a view of which the folded cells stay so.
+        before: a view of which the folded cells stay so, the oldest of them as far as there is room.
     """
     folded = json.loads(before)["groupsExpanded"] if before else {}
+    folded |= {",".join(f"param.{name}.{cell[name]}" for name in _FACTORS): False for cell in cells}
+    while len(text := _state(folded)) > _LONGEST:
+        del folded[next(iter(folded))]
+    return text
+
+
+def _state(folded: Mapping[str, bool]) -> str:
     charts = [_chart("BAR", name, metricKey=name) for name in _BARS]
     axes = {"xaxis": {"key": "ap", "type": "METRIC"}, "yaxis": {"key": "ece_after", "type": "METRIC"}}
     charts.append(_chart("SCATTER", "ap-ece", **axes))
@@ -40,10 +48,7 @@ def view(cells: Iterable[Mapping[Any, Any]] = (), before: str = "") -> str:
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "param", "groupByData": name} for name in _FACTORS],
         },
-        "groupsExpanded": {
-            **folded,
-            **{",".join(f"param.{name}.{cell[name]}" for name in _FACTORS): False for cell in cells},
-        },
+        "groupsExpanded": folded,
         "selectedColumns": [f"metrics.`{name}`" for name in _METRICS],
         "columnOrder": [_NAME, *columns],
         "columnWidths": {_NAME: 480, **dict.fromkeys(columns, 105)},

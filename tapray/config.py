@@ -194,6 +194,16 @@ class RayConfig(Section):
         given = self.train_workers
         return given if isinstance(given, tuple) else (given, given)
 
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change while it goes on."""
+        return self.workers[0] < self.workers[1]
+
+    @property
+    def kind(self) -> str:
+        """Of which resource each worker of pretraining takes one."""
+        return "GPU" if self.use_gpu else "CPU"
+
 
 def _channels(movie: MovieEntry) -> int:
     return len(movie.channel) if isinstance(movie.channel, tuple) else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +13,11 @@ from tapray.collection import resolve_movies
 from tapray.config import JobConfig
 from tapray.entries import Collection, MovieEntry, Section
 from tapray.errors import UserError
-from tapray.locations import is_remote, was_remote
-from tapray.redaction import redact
+from tapray.locations import is_remote, was_remote, without_scheme
 
 S = TypeVar("S", bound=Section)
-_LOCAL_PATHS = (("pretrain", "weights"), ("study", "imagenet"), ("cache", "folder"))
+# Settings that are local paths, relative to the study file.
+LOCAL_PATHS = (("pretrain", "weights"), ("study", "imagenet"), ("cache", "folder"))
 
 
 def one_line(error: ValidationError) -> str:
@@ -36,10 +36,11 @@ def parse_config(data: Any, where: object = "") -> JobConfig:
     Raises:
         UserError: one line that names every faulty key.
     """
-    return _checked(JobConfig, data, where)
+    return checked(JobConfig, data, where)
 
 
-def _checked(kind: type[S], data: Any, where: object) -> S:
+def checked(kind: type[S], data: Any, where: object) -> S:
+    """Plain data as that part of a configuration; a UserError names every faulty key."""
     if not isinstance(data, dict):
         raise UserError("is not a mapping of sections", where=where)
     try:
@@ -90,7 +91,7 @@ def merged_variants(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: the file is missing, is not YAML, or holds something else.
     """
-    data = _read_yaml(path)
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError("is not a mapping of sections", where=path)
     variants = data.pop("variants", {})
@@ -99,86 +100,10 @@ def merged_variants(path: Path) -> dict[str, dict[str, Any]]:
     return {str(name): _merged(data, own or {}) for name, own in (variants or {"": {}}).items()}
 
 
-def sent_study(path: Path, out: Path | None = None) -> tuple[dict[str, dict[str, Any]], Path]:
-    """As `merged_variants`, to be read on another machine, and the run folder.
-
-    Paths are absolute and a collection file is taken in. Nothing is looked for: movies may lie where this
-    machine does not reach.
-
-    Args:
-        out: the run folder, as in `load_config`.
-
-    Raises:
-        UserError: as `load_variants` does; or the study holds a password.
-    """
-    base, found, folder = path.resolve().parent, {}, Path()
-    for name, data in merged_variants(path).items():
-        config = parse_config(data, where=f"{path} variant {name}" if name else path)
-        _sendable(config)
-        sent = {**data, "name": config.name}
-        if config.collection is not None and not is_remote(config.collection):
-            file = base / sent.pop("collection")
-            _checked(Collection, listed := _read_yaml(file), where=file)
-            sent["movies"] = _anchored(listed["movies"], file.resolve().parent)
-        elif "movies" in sent:
-            sent["movies"] = _anchored(sent["movies"], base)
-        for section, key in _LOCAL_PATHS:
-            if (sent.get(section) or {}).get(key) is not None:
-                sent[section] = {**sent[section], key: _anchor(sent[section][key], base)}
-        if sent.get("mirror") is not None:
-            sent["mirror"] = _anchor(sent["mirror"], base)
-        sent.pop("out", None)
-        sent["ray"] = {key: value for key, value in (sent.get("ray") or {}).items() if key != "address"}
-        found[name], folder = sent, run_folder(config, out).absolute()
-    return found, folder
-
-
-def _sendable(config: JobConfig) -> None:
-    """Raises UserError for what a study must not hold that leaves this machine."""
-    for key, value in _texts(config.model_dump(mode="json")):
-        if redact(value) != value:
-            what = "holds a password or token, which clusters keep in the open"
-            raise UserError(
-                what, where=key, todo="leave it out and set it in the environment of the machines"
-            )
-    uri = config.tracking.uri or ""
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        what = "is a relative SQLite file, which a cluster would lose"
-        raise UserError(what, where="tracking.uri", todo="name an absolute one, or a server")
-
-
-def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in plain data, with its dotted key."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _texts(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item, key)
-    elif isinstance(value, str):
-        yield key, value
-
-
-def _anchored(movies: list[dict[str, Any]], base: Path) -> list[dict[str, Any]]:
-    return [
-        {
-            **movie,
-            "path": _anchor(movie["path"], base),
-            "annotations": [
-                {**note, "path": _anchor(note["path"], base)} for note in movie.get("annotations") or ()
-            ],
-        }
-        for movie in movies
-    ]
-
-
-def _anchor(path: Any, base: Path) -> str:
-    return str(path) if is_remote(path) else str(base / str(path))
-
-
 def run_folder(config: JobConfig, out: Path | None) -> Path:
     """The run folder: the one asked for, the study's own, or runs/<name>, in the working directory."""
-    folder = out or (config.out if "out" in config.model_fields_set else Path("runs") / config.name)
+    named = out or (config.out if "out" in config.model_fields_set else Path("runs") / config.name)
+    folder = without_scheme(named)
     if was_remote(folder):
         todo = "name a folder, and the address as 'mirror'"
         raise UserError("is an address, not a folder", where=f"out: {folder}", todo=todo)
@@ -211,7 +136,7 @@ def resolved(config: JobConfig, base: Path) -> JobConfig:
     Raises:
         UserError: the collection file is at fault, or as `resolve_movies` does.
     """
-    for section, key in _LOCAL_PATHS:
+    for section, key in LOCAL_PATHS:
         own = getattr(config, section)
         if (path := getattr(own, key)) is not None:
             own = own.model_copy(update={key: (base / path).resolve()})
@@ -223,12 +148,12 @@ def resolved(config: JobConfig, base: Path) -> JobConfig:
         if is_remote(config.collection):
             raise UserError("a collection file must be on a local disk", where=config.collection)
         file = base / config.collection
-        movies = _collected(_read_yaml(file), file)
+        movies = _collected(read_yaml(file), file)
     return config.model_copy(update={"movies": movies, "collection": None})
 
 
 def _collected(data: Any, file: Path) -> tuple[MovieEntry, ...]:
-    return resolve_movies(_checked(Collection, data, where=file).movies, file.resolve().parent)
+    return resolve_movies(checked(Collection, data, where=file).movies, file.resolve().parent)
 
 
 def load_movies(path: Path) -> tuple[MovieEntry, ...]:
@@ -237,7 +162,7 @@ def load_movies(path: Path) -> tuple[MovieEntry, ...]:
     Raises:
         UserError: as `load_config` does, or the study simulates its movies.
     """
-    data = _read_yaml(path)
+    data = read_yaml(path)
     if isinstance(data, dict) and set(data) == {"movies"}:
         return _collected(data, path)
     movies = next(iter(load_variants(path).values())).movies
@@ -246,7 +171,8 @@ def load_movies(path: Path) -> tuple[MovieEntry, ...]:
     return movies
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """The plain data of a file; UserError if it cannot be read or is not YAML."""
     try:
         return yaml.load(path.read_text(), Loader=_Loader)  # a safe loader
     except (OSError, UnicodeDecodeError) as error:

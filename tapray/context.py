@@ -15,7 +15,8 @@ from tapray.config import Dimension, JobConfig, MovieEntry
 from tapray.console import Reporter, Task
 from tapray.crops.collect import Inputs
 from tapray.finished import Finished
-from tapray.runfolder import RunFolder, git_commit
+from tapray.provenance import git_commit
+from tapray.runfolder import RunFolder
 from tapray.study.cache import FeatureCache
 from tapray.study.results import Results, collect
 from tapray.tracking import Tracker
@@ -92,9 +93,7 @@ class Job:
     @cached_property
     def results(self) -> Results:
         """The study's final runs and search trials."""
-        audit = self.folder.facts("shard")["audit"]
-        leaky = max(audit["train"], audit["val"], audit["pretrain"]) > 0
-        return collect(self.study, self.folder.facts("pretrain")["nets"], leaky=leaky)
+        return results_of(self.folder)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -147,3 +146,10 @@ class Job:
             },
             metrics={key: value for key, value in numbers.items() if key not in FACTORS},
         )
+
+
+def results_of(folder: RunFolder) -> Results:
+    """What the study in a run folder has found."""
+    audit = folder.facts("shard")["audit"]
+    leaky = max(audit["train"], audit["val"], audit["pretrain"]) > 0
+    return collect(folder.stage("study"), folder.facts("pretrain")["nets"], leaky=leaky)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # figures and nets, which a job loads where it needs them
     from tapray.model.tap import TapNet
     from tapray.report.errors import Close
 
-CONTEXT = 2  # crops: side of the window that shows a mistake
+CONTEXT = 2  # crops: side of the window that shows a mistake, where the frame is as large
 
 
 def calibrate(job: Job) -> dict[str, Any]:
@@ -36,8 +36,8 @@ def calibrate(job: Job) -> dict[str, Any]:
     init = str(best_run(job.results.results)["init"])  # of which a model is made
     paths += reliability_diagrams(job.results.predictions, init, target / "reliability.png", rng)
     ece = table[(table["metric"] == "ece") & (table["method"] == "temperature_bias")]
-    fallen = int((ece["change"] < 0).sum())
-    job.reporter.say(f"calibration: the mean ECE on test falls in {fallen} of {len(ece)} cells")
+    fallen = int((ece["change_high"] < 0).sum())
+    job.reporter.say(f"calibration: the ECE on test falls in {fallen} of {len(ece)} cells")
     return log(job, "calibrate", paths)
 
 
@@ -61,7 +61,7 @@ def errors(job: Job) -> dict[str, Any]:
     heads = dict.fromkeys(key[1] for key in job.results.predictions if _same(key, best))
     for head in heads:
         runs = [run for key, run in job.results.predictions.items() if _same(key, best) and key[1] == head]
-        predicted = np.stack([_event(run) >= run["threshold"] for run in runs])
+        predicted = np.stack([event_probability(_calibrated(run)) >= run["threshold"] for run in runs])
         truth, blocks = runs[0]["labels"] > 0, runs[0]["blocks"]
         units = (blocks, blocks if fields else runs[0]["groups"])
         table = error_table(facts, truth, predicted, *units, size, np.random.default_rng(0))
@@ -72,7 +72,7 @@ def errors(job: Job) -> dict[str, Any]:
     run = job.results.predictions[best["init"], best["head"], best["budget"], best["seed"]]
     known = pd.concat([own.table.assign(movie=name) for name, own in inputs.places.items()])
     known = known.loc[known["kind"] == "event", ["movie", "event_id", "t", "y", "x", "t_end", "radius"]]
-    wrong = mistakes(test, _event(run), run["threshold"], size, job.config.crops.classes, known)
+    wrong = mistakes(test, _calibrated(run), run["threshold"], size, known)
     paths.append(write_csv(wrong, target / "mistakes.csv"))
     paths.append(_gallery(job, wrong, known, best, target / "mistakes.png"))
     return log(job, "errors", paths)
@@ -91,10 +91,9 @@ def _same(key: tuple[str, str, int, int], best: dict[str, Any]) -> bool:
     return (key[0], key[2]) == (best["init"], best["budget"])
 
 
-def _event(run: Prediction) -> NDArray[np.float64]:
-    """(N,) calibrated probability of an event."""
-    fitted = calibration_of(run)
-    return event_probability(fitted.apply(run["logits"]))
+def _calibrated(run: Prediction) -> NDArray[np.float64]:
+    """(N, K) probabilities."""
+    return calibration_of(run).apply(run["logits"])
 
 
 def _gallery(job: Job, wrong: pd.DataFrame, known: pd.DataFrame, best: dict[str, Any], path: Path) -> Path:
@@ -124,20 +123,18 @@ def _close(
     from tapray.model.attribution import attribution
     from tapray.report.errors import Close
 
-    crops, movie, divisor = job.config.crops, job.inputs.movies[row["movie"]], net.backbone.divisor
+    crops, movie = job.config.crops, job.inputs.movies[row["movie"]]
     y, x, times = row["top"] + crops.size // 2, row["left"] + crops.size // 2, (row["first"], row["last"])
-    side = min(CONTEXT * crops.size, *movie.shape[1:]) // divisor * divisor
+    side = min(CONTEXT * crops.size, *movie.shape[1:])
     raw = np.concatenate([movie.read(t, t + 1) for t in times])
     frames = window(normalise(raw, frame_ranges(raw, crops.intensity), crops.intensity), y, x, side)
     top, left = corner(y, x, side, movie.shape[1:])
     here = shown(events, times[0], times[1] - times[0])
+    seen = attribution(net, frames[None])
     return Close(
         frames=grey(frames),
         outlines=np.stack([window(masks(t), y, x, side) for t in times]),
-        ways={
-            "evidence": attribution(net, frames[None])[0],
-            "Grad-CAM": attribution(net, frames[None], "grad_cam")[0],
-        },
+        ways={"evidence": seen["evidence"][0], "Grad-CAM": seen["grad_cam"][0]},
         top=row["top"] - top,
         left=row["left"] - left,
         size=crops.size,

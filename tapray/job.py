@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from tapray.config import JobConfig
+from tapray.config import Init, JobConfig
 from tapray.configfile import resolved
 from tapray.console import Reporter
 from tapray.context import Job
@@ -20,8 +20,9 @@ from tapray.locations import state
 from tapray.mirror import Mirror
 from tapray.model.backbones import build_backbone
 from tapray.model.tarrow import given_weights
+from tapray.provenance import git_commit
 from tapray.redaction import redact
-from tapray.runfolder import RunFolder, content_hash, git_commit
+from tapray.runfolder import RunFolder, content_hash
 from tapray.stages import STAGES, needed, stage_key
 from tapray.stores import default_uri
 from tapray.tracking import Tracker
@@ -188,7 +189,8 @@ def _files(config: JobConfig) -> str:
     paths = [
         path for movie in config.movies for path in (movie.path, *(note.path for note in movie.annotations))
     ]
-    weights = [] if config.pretrain.weights is None else [config.pretrain.weights]
+    imagenet = config.study.imagenet if Init.IMAGENET in config.study.inits else None
+    weights = [path for path in (config.pretrain.weights, imagenet) if path is not None]
     return content_hash([state(path) for path in [*paths, *weights]])
 
 

@@ -23,6 +23,11 @@ def was_remote(path: Path) -> bool:
     return re.match(r"[a-z][a-z0-9+]+:/", str(path)) is not None
 
 
+def without_scheme(path: Path) -> Path:
+    """The local path that a path made of a file:/// address names; any other as it is."""
+    return Path(re.sub(r"^file:/+", "/", str(path)))
+
+
 def location(value: Any) -> Path:
     """A path or address of text; ValueError for anything else, and for a file system that is not there."""
     if not isinstance(value, (str, Path, UPath)):

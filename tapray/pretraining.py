@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 SEED_STEP = 1_000_003  # between the seeds of repeated pretrainings
 RECIPE = 2  # of the code: another one where the same settings give another net, which the cache must not have
-_INDIFFERENT = {"weights", "repeats", "checkpoint_every", "keep_checkpoints"}  # of the settings, to a net
+# Of the settings, to a net.
+_INDIFFERENT = {"weights", "repeats", "checkpoint_every", "keep_checkpoints", "pictures_every"}
 Regions = dict[Role, list[Region]]
 
 
@@ -78,9 +80,9 @@ def _make(job: Job, config: JobConfig, number: int, regions: Regions, frames: Pa
     from tapray.model.weights import save_tap, weights_digest
     from tapray.pretrain.evaluate import arrow_accuracy
 
-    settings, log = config.pretrain, job.folder.stage("pretrain") / f"log{_suffix(number)}.jsonl"
+    settings, log = config.pretrain, _log(job, number)
     if settings.weights is None:
-        net = _train(job, config, number, regions, frames, log)
+        net = _train(job, config, number, regions, frames, kept.name)
     else:
         net = given_weights(settings.weights, settings.preset, config.channels)
         atomic_write(log, "")  # nothing was learned here
@@ -91,6 +93,8 @@ def _make(job: Job, config: JobConfig, number: int, regions: Regions, frames: Pa
     with atomic_folder(kept) as beside:
         save_tap(net, beside / "model", **told, arrow_accuracy=accuracy)
         shutil.copy(log, beside / "log.jsonl")
+        if (drawn := _pictures(job, number)).exists():  # not where epochs were too few, or the disk full
+            shutil.copytree(drawn, beside / "attribution")
         (beside / "facts.json").write_text(json.dumps(facts))
 
 
@@ -100,13 +104,13 @@ def _take(job: Job, number: int, kept: Path) -> dict[str, Any]:
     from tapray.pretrain.evaluate import ARROW_FLOOR
 
     facts: dict[str, Any] = json.loads((kept / "facts.json").read_text())
-    model, log = (
-        repeat_folder(job.model, number),
-        job.folder.stage("pretrain") / f"log{_suffix(number)}.jsonl",
-    )
+    model, log = repeat_folder(job.model, number), _log(job, number)
     with atomic_folder(model) as beside:
         shutil.copytree(kept / "model", beside, dirs_exist_ok=True)
     atomic_write(log, (kept / "log.jsonl").read_text())
+    if (kept / "attribution").exists():
+        with atomic_folder(_pictures(job, number)) as beside:
+            shutil.copytree(kept / "attribution", beside, dirs_exist_ok=True)
     for sampler, value in facts["arrow_accuracies"].items():
         job.reporter.say(f"arrow accuracy on held-out frames, crops drawn by {sampler}: {value:.3f}")
     if facts["arrow_accuracy"] < ARROW_FLOOR:
@@ -118,6 +122,8 @@ def _take(job: Job, number: int, kept: Path) -> dict[str, Any]:
     accuracies = {f"test_arrow_{name}": value for name, value in facts["arrow_accuracies"].items()}
     job.tracker.metrics(run_id, accuracies)
     job.tracker.model(run_id, model)
+    if (drawn := _pictures(job, number)).exists():
+        job.tracker.artifact(run_id, drawn, "attribution")
     job.tracker.finish(run_id)
     return facts
 
@@ -133,31 +139,51 @@ def _suffix(number: int) -> str:
     return f"-{number}" if number else ""
 
 
-def _train(job: Job, config: JobConfig, number: int, regions: Regions, frames: Path, log: Path) -> TapNet:
-    """Trains, while records and pictures go to MLflow as they come."""
+def _log(job: Job, number: int) -> Path:
+    return job.folder.stage("pretrain") / f"log{_suffix(number)}.jsonl"
+
+
+def _pictures(job: Job, number: int) -> Path:
+    return job.folder.stage("pretrain") / f"attribution{_suffix(number)}"
+
+
+def _train(job: Job, config: JobConfig, number: int, regions: Regions, frames: Path, identity: str) -> TapNet:
+    """Trains, while records go to MLflow as they come; goes on from checkpoints of the same identity."""
     from tapray.distributed.train import pretrain as run
     from tapray.pretrain.checkpoints import Checkpoints
     from tapray.pretrain.frames import open_stream
     from tapray.pretrain.pictures import Pictures
 
-    target, settings = job.folder.stage("pretrain"), config.pretrain
-    folder = target / "checkpoints" / f"{job.keys['pretrain'][:12]}{_suffix(number)}"
+    target, settings, log = job.folder.stage("pretrain"), config.pretrain, _log(job, number)
+    folder = target / "checkpoints" / identity
     stream = open_stream(frames, regions[Role.VAL], config, settings.sampler, config.seed)
     saved = Checkpoints(folder, settings.keep_checkpoints)
-    pictures = Pictures(stream, settings, config.channels, saved, target / f"attribution{_suffix(number)}")
+    pictures = Pictures(stream, settings, config.channels, saved, _pictures(job, number))
     run_id = _run(job, number)
-    live, workers = job.tracker.live(run_id), config.ray.workers[1]
+    live, tell = job.tracker.live(run_id), telling_workers(config, job.reporter.say)
 
     def show(record: dict[str, Any]) -> None:
-        nonlocal workers
-        if record["workers"] != workers:
-            workers = record["workers"]
-            job.reporter.say(f"{workers} workers share each batch of {settings.batch} now; the rate stays")
+        tell(record)
         live(record)
         pictures.draw()
 
     net = run(config, regions, frames, folder, log, job.reporter, show)
     pictures.draw()
-    if pictures.folder.exists():  # not where the disk was full, or epochs were too few
-        job.tracker.artifact(run_id, pictures.folder, "attribution")
     return net
+
+
+def telling_workers(config: JobConfig, say: Callable[[str], None]) -> Callable[[Mapping[str, Any]], None]:
+    """To be called with each record: says where there are more or fewer workers than before.
+
+    Records come once more where a log is read anew, since training goes on from an earlier step.
+    """
+    step, workers = 0, config.ray.workers[1]
+
+    def tell(record: Mapping[str, Any]) -> None:
+        nonlocal step, workers
+        if record["step"] > step and record["workers"] != workers:
+            workers = record["workers"]
+            say(f"{workers} workers share each batch of {config.pretrain.batch} now; the rate stays")
+        step = max(step, record["step"])
+
+    return tell

@@ -5,18 +5,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
-import platform
-import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from enum import Enum
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -26,23 +19,11 @@ from pydantic import BaseModel
 from tapray.atomic import SUFFIX, atomic_write
 from tapray.config import JobConfig
 from tapray.errors import UserError
-from tapray.redaction import redact, redacted
+from tapray.provenance import command, environment, git_commit, versions, without_folders, without_paths
+from tapray.redaction import redacted
 
 # Keys that do not change results: a run may be continued with others, or from a moved folder.
 _FREE_KEYS = ("out", "mirror", "cache", "ray", "tracking")
-_PATHS = ("path", "imagenet")  # keys of files
-_PACKAGES = (
-    "tapray",
-    "ray",
-    "torch",
-    "mlflow",
-    "optuna",
-    "numpy",
-    "pyarrow",
-    "scikit-learn",
-    "captum",
-    "umap-learn",
-)
 _OTHER_OUT = "choose another out"
 
 
@@ -103,7 +84,10 @@ class RunFolder:
         for path in self.out.glob(f".*{SUFFIX}"):  # left behind by a killed job
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         config_yaml = yaml.safe_dump(_settings(config), sort_keys=False, allow_unicode=True)
-        for name, text in (("config.yaml", config_yaml), ("environment.json", _environment())):
+        for name, text in (
+            ("config.yaml", config_yaml),
+            ("environment.json", json.dumps(environment(), indent=2) + "\n"),
+        ):
             if not (self.out / name).exists():
                 atomic_write(self.out / name, text)
 
@@ -137,7 +121,7 @@ class RunFolder:
             seconds: that it took, since it was last begun.
         """
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        made = {"finished": finished, "command": redact(shlex.join(sys.argv)), "git_commit": git_commit()}
+        made = {"finished": finished, "command": command(), "git_commit": git_commit()}
         record = {"key": key, **made, "seconds": seconds, "versions": versions(), "facts": _plain(facts)}
         atomic_write(self.stage(name) / "done.json", json.dumps(record, indent=2) + "\n")
 
@@ -155,13 +139,17 @@ class RunFolder:
     def about(self, config: JobConfig) -> dict[str, str]:
         """How this folder was made, by title: commands, settings without places, and versions."""
         settings = {key: value for key, value in _settings(config).items() if key not in _FREE_KEYS}
-        settings = _without_folders(settings)
-        commands = ("tapray run config.yaml --out .", "tapray ui .", "tapray predict model MOVIE.tif")
-        stages = {path.parent.name: self._done(path.parent.name) for path in self.out.glob("*/done.json")}
+        settings = without_folders(settings)
+        names = sorted(path.parent.name for path in self.out.glob("*/done.json"))
+        stages = {name: self._done(name) for name in names}
         made = {name: facts.get("git_commit") for name, facts in stages.items()}
-        told = {"stages, by commit": made, "environment": json.loads(_environment())}
+        told = {"stages, by commit": made, "environment": environment()}
+        by_time = sorted(stages.values(), key=lambda facts: str(facts.get("finished")))
+        given = dict.fromkeys([*(facts.get("command", "") for facts in by_time), command()])
+        again = ("tapray run config.yaml --out .", "tapray ui .", "tapray predict model MOVIE.tif")
         return {
-            "Commands, in the run folder": "\n".join(commands),
+            "Commands that made this": "\n".join(map(without_paths, given)),
+            "Commands to go on with, in the run folder": "\n".join(again),
             "Configuration": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
             "Versions": json.dumps(told, indent=2),
         }
@@ -207,15 +195,6 @@ def _settings(config: JobConfig) -> dict[str, Any]:
     return settings
 
 
-def _without_folders(value: Any, key: str = "") -> Any:
-    """Of each path only the last part: a page may be sent to others."""
-    if isinstance(value, dict):
-        return {name: _without_folders(item, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(item, key) for item in value]
-    return PurePath(value).name if key in _PATHS and isinstance(value, str) else value
-
-
 def _difference(there: Any, here: Any, key: str = "") -> str:
     """The first differing key of two unequal values, dotted, with what it is in each."""
     if not (isinstance(there, dict) and isinstance(here, dict)):
@@ -223,31 +202,3 @@ def _difference(there: Any, here: Any, key: str = "") -> str:
     pairs = {name: (there.get(name, "nothing"), here.get(name, "nothing")) for name in {**here, **there}}
     name = next(name for name, (old, new) in pairs.items() if old != new)
     return _difference(*pairs[name], f"{key}.{name}" if key else str(name))
-
-
-def versions() -> dict[str, str | None]:
-    """Of the packages that results depend on."""
-    found: dict[str, str | None] = dict.fromkeys(_PACKAGES)
-    for name in found:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def _environment() -> str:
-    system = {"platform": platform.platform(), "cpu_count": os.cpu_count(), "git_commit": git_commit()}
-    record = {"python": platform.python_version(), **system, "versions": versions()}
-    return json.dumps(record, indent=2) + "\n"
-
-
-@cache
-def git_commit() -> str | None:
-    """The commit of the checkout this file is tracked in; None for an installed package."""
-    here = Path(__file__).absolute()
-    try:
-        for command in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
-            argv = ["git", "-C", str(here.parent), *command]
-            output = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return output.strip()

@@ -47,12 +47,12 @@ def shard(job: Job) -> dict[str, Any]:
     from tapray.crops.audit import audit
     from tapray.crops.shards import write_table
     from tapray.distributed.data import write_shards
-    from tapray.model.dense import halo
+    from tapray.model.dense import reach
 
     config, inputs = job.config, job.inputs
     index = inputs.index
     job.reporter.say(inputs.events_kept())
-    beyond = halo(config.pretrain.preset) if config.crops.features == "frame" else 0
+    beyond = reach(config.pretrain.preset) if config.crops.features == "frame" else 0
     result = audit(index, config.crops.size, pretrain_regions(config, inputs.regions), beyond)
     shares = f"train {result.train:.1%}, validation {result.val:.1%}, pretraining {result.pretrain:.1%}"
     job.reporter.say(f"leakage audit: share of {result.n_test} test crops overlapping {shares}")
@@ -76,8 +76,7 @@ def features(job: Job) -> dict[str, Any]:
     """Dense features of all labelled crops under every frozen encoder, from the cache where it has them."""
     from tapray.distributed.features import Sources, write_features
 
-    digest = job.folder.facts("shard")["digest"]
-    sources = Sources(job.config, job.shards.resolve(), digest, job.inputs.movies, job.model.resolve())
+    sources = Sources(job.config, job.shards.resolve(), job.inputs.movies, job.model.resolve())
     found = write_features(
         sources, job.features, job.feature_cache, job.reporter, anew="features" in job.forced
     )

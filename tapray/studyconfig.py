@@ -88,6 +88,13 @@ CHOICES: dict[Dimension, tuple[str, ...]] = {  # of dimensions that are no numbe
     Dimension.CLASS_WEIGHTS: tuple(kind.value for kind in ClassWeights),
     Dimension.AUGMENT: ("none", "light", "paper"),
 }
+NUMBERS: dict[Dimension, tuple[float, float]] = {  # lowest and highest of those that are numbers
+    Dimension.LEARNING_RATE: (1e-8, 1.0),
+    Dimension.WEIGHT_DECAY: (0.0, 1e6),
+    Dimension.DROPOUT: (0.0, 0.99),
+    Dimension.WIDTH: (1, 4096),
+    Dimension.TEMPERATURE: (0.01, 100.0),
+}
 STARTUP = 4  # trials that tpe and gp draw at random before they model
 
 
@@ -135,10 +142,11 @@ class StudyConfig(Section):
         for name, value in self.fixed.items():
             if name in self.search:
                 raise ValueError(f"{name} is searched and fixed: take one")
-            choices = CHOICES.get(name)
-            if not (value in choices if choices else isinstance(value, float) and value >= 0):
-                wanted = f"one of {', '.join(choices)}" if choices else "a number of 0 or more"
-                raise ValueError(f"fixed.{name}: give {wanted}")
+            if name in CHOICES and value not in CHOICES[name]:
+                raise ValueError(f"fixed.{name}: give one of {', '.join(CHOICES[name])}")
+            if name in NUMBERS and not _within(value, *NUMBERS[name]):
+                low, high = NUMBERS[name]
+                raise ValueError(f"fixed.{name}: give a number from {low:g} to {high:g}")
         if self.halving and self.objectives != "ap":
             raise ValueError("halving knows one objective: take it, or objectives: ap")
         if self.halving and self.together < self.halving:
@@ -149,3 +157,7 @@ class StudyConfig(Section):
         if Dimension.TEMPERATURE in self.search and self.objectives == "ap":
             raise ValueError("search: temperature changes no average precision; take objectives: ap_and_ece")
         return self
+
+
+def _within(value: float | str, low: float, high: float) -> bool:
+    return isinstance(value, float) and low <= value <= high

@@ -31,7 +31,7 @@ CONTENT = "tapray.content"  # tag: hash of what is logged of a run that is over
 CHANGED = "tapray.changed"  # tag: parameters that a continued run has with another value
 Records = Iterable[Mapping[str, Any]]
 _PARENT = "mlflow.parentRunId"
-_MAX_PARAM, _MAX_TAG, _MAX_DIGEST = 6000, 5000, 36  # characters that MLflow keeps
+_MAX_PARAM, _MAX_DIGEST = 6000, 36  # characters that MLflow keeps
 _PER_CALL_METRICS, _PER_CALL_PARAMS = 1000, 100
 
 
@@ -218,9 +218,7 @@ class Tracker:
     def show(self, cells: Iterable[Mapping[Any, Any]]) -> None:
         """Makes the experiment page fold away the runs of these cells; see ``tapray.comparison``."""
         before = self.client.get_experiment(self.experiment_id).tags.get(comparison.TAG, "")
-        view = comparison.view(cells, before)
-        if len(view) <= _MAX_TAG:  # else they stay unfolded
-            self.client.set_experiment_tag(self.experiment_id, comparison.TAG, view)
+        self.client.set_experiment_tag(self.experiment_id, comparison.TAG, comparison.view(cells, before))
 
     def note(self, run_id: str, text: str) -> None:
         """What MLflow shows on the run's page, Markdown."""

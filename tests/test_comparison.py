@@ -34,6 +34,24 @@ def test_the_view_folds_cells_away() -> None:
     assert page("http://127.0.0.1:5000", "3").startswith("http://127.0.0.1:5000/#/experiments/3/runs?")
 
 
+def test_the_view_of_many_studies_forgets_the_oldest_cells(tmp_path: Path) -> None:
+    """MLflow refuses a longer one; the study that is on record last is folded whole."""
+    many = [
+        {"study": f"night-{night}", "split": "time_block", "init": "tap", "head": head, "budget": budget}
+        for night in range(60)
+        for head in ("pooled", "linear")
+        for budget in (5, 10, 15)
+    ]
+    tracker = Tracker.open(default_uri(tmp_path / "run"), "tapray")
+    for first in range(0, len(many), 36):
+        tracker.show(many[first : first + 36])
+    kept = tracker.client.get_experiment(tracker.experiment_id).tags[TAG]
+    folded = [*json.loads(kept)["groupsExpanded"]]
+    assert len(kept) <= 20_000
+    assert 36 < len(folded) < len(many)
+    assert folded == [*json.loads(view(many[-len(folded) :]))["groupsExpanded"]]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
 def test_the_page_shows_each_cell_and_its_means(tmp_path: Path) -> None:

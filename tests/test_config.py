@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tapray.config import HeadKind, Init, JobConfig, SamplerKind, SplitKind
 from tapray.configfile import load_config, parse_config
 from tapray.errors import UserError
+from tapray.sending import sent_study
 
 MOVIE = {"name": "a", "path": "a.tif", "annotations": [{"kind": "event_table", "path": "a.csv"}]}
 
@@ -114,6 +115,14 @@ def test_a_run_folder_is_no_address(tmp_path: Path) -> None:
     path.write_text("name: a\nsimulate: {}\nout: s3://bucket/run\n")
     with pytest.raises(UserError, match="name a folder, and the address as 'mirror'"):
         load_config(path)
+
+
+def test_a_run_folder_may_be_written_as_a_file_address(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: a\nsimulate: {}\nout: file:///mnt/runs/a\n")
+    assert load_config(path).out == Path("/mnt/runs/a")
+    assert load_config(path, Path("file:///mnt/runs/b")).out == Path("/mnt/runs/b")
+    assert sent_study(path)[1] == Path("/mnt/runs/a")
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_errors_count_every_test_crop(tiny_job: Path) -> None:
         if dimension != "phase" or quantity == "positive":
             assert crops == wanted.sum(), (dimension, quantity)
     wrong = pd.read_csv(tiny_job / "errors" / "mistakes.csv")
-    assert set(wrong["mistake"]) <= {"false positive", "false negative"}
+    assert set(wrong["mistake"]) <= {"false positive", "false negative"}  # of two classes
     assert set(wrong["movie"]) <= set(test["movie"])
 
 
@@ -55,6 +55,9 @@ def test_attribution_is_of_both_nets_on_both_parts(tiny_job: Path) -> None:
     tap, chance, less = (wide.xs(net, level="net") for net in nets)
     assert (tap["mass_share"] / tap["area_share"] - tap["enrichment"]).abs().max() < 1e-3
     assert (tap["auc"] - chance["auc"] - less["auc"]).abs().max() < 1e-3
+    assert (tap["area_share"] == chance["area_share"]).all()  # of the same ground
+    assert (tap[["mass_share", "auc"]] != chance[["mass_share", "auc"]]).all().all()  # seen by other nets
+    assert (tap["rank_correlation_with_random"] < 0.999).all()
     movie = tifffile.imread(folder / "attribution.tif")
     assert movie.dtype == np.uint8
     assert movie.shape[1:] == (128, 128)

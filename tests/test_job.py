@@ -23,7 +23,7 @@ from tapray.errors import UserError
 from tapray.job import _forget, _stale, run_job
 from tapray.runfolder import RunFolder
 from tapray.stores import default_uri
-from tests.conftest import tiny_config
+from tests.conftest import files, tiny_config
 
 pytestmark = pytest.mark.slow
 
@@ -227,6 +227,9 @@ def test_evicted_features_are_computed_again(tiny_job: Path, tmp_path: Path, ray
     run_job(tiny_config(out), force=["study"], reporter=Reporter("quiet"))
     results = (folder / "report" / "results.csv" for folder in (out, tiny_job))
     assert next(results).read_bytes() == next(results).read_bytes()
+    before = files(out)
+    run_job(tiny_config(out), reporter=Reporter("quiet"))
+    assert files(out) == before  # every stage is still done
 
 
 @pytest.mark.parametrize(

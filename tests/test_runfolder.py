@@ -87,6 +87,21 @@ def test_neither_passwords_nor_folders_leave_with_the_configuration(tmp_path: Pa
     assert "secret" not in told
 
 
+def test_the_commands_that_made_it_are_told_without_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "a")
+    folder.claim(job(tmp_path / "a"))
+    monkeypatch.setattr(
+        sys, "argv", ["/home/me/bin/tapray", "shard", "/lab/my study.yaml", "--out=/lab/runs/a"]
+    )
+    for stage in ("simulate", "shard"):
+        folder.mark_done(stage, "key")
+    monkeypatch.setattr(sys, "argv", ["/env/tapray/__main__.py", "run", "study.yaml", "--out", "/lab/runs/a"])
+    told = folder.about(job(tmp_path / "a"))["Commands that made this"]
+    assert told.splitlines() == ["tapray shard 'my study.yaml' --out=a", "tapray run study.yaml --out a"]
+
+
 def test_claim_again_with_another_place_keeps_all_files(tmp_path: Path) -> None:
     first = RunFolder(tmp_path / "a")
     first.claim(job(tmp_path / "a"))

@@ -17,10 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tapray import comparison
+from tapray.context import TAGS
 from tapray.errors import UserError
 from tapray.finished import Finished
+from tapray.provenance import git_commit
 from tapray.stores import default_uri
+from tapray.study.results import read_records
 from tapray.tracking import CHANGED, IDENTITY, NONFINITE, Tracker
+from tests.conftest import TINY
 
 
 @pytest.fixture(scope="session")
@@ -276,3 +281,51 @@ def test_finished_children_are_logged_once_and_whole(tracker: Tracker) -> None:
     assert {run.info.run_id for run in left} == {
         run.info.run_id for run in tracker.client.search_runs([tracker.experiment_id], query)
     }
+
+
+def runs_in(out: Path, query: str) -> dict[str, Any]:
+    """The runs of a job's store that a query of MLflow's page finds, by name."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=default_uri(out))
+    found = client.search_runs([found.experiment_id for found in client.search_experiments()], query)
+    assert len({run.info.run_name for run in found}) == len(found)
+    return {run.info.run_name: run for run in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "number"), [("trial", "trial"), ("run", "seed")])
+def test_every_trial_and_final_run_is_tagged_with_what_it_is(tiny_job: Path, kind: Any, number: str) -> None:
+    records = read_records(tiny_job / "study", kind)
+    runs, study = runs_in(tiny_job, f"tags.kind = '{kind}'"), TINY["study"]
+    assert len(runs) == len(records) == 2 * study["trials" if kind == "trial" else "seeds"]
+    (job,) = runs_in(tiny_job, "tags.kind = 'job'").values()
+    for record in records:
+        run = runs[f"{kind} {record['init']} {record['head']} {record['budget']} #{record[number]}"]
+        tags = run.data.tags
+        assert tags["mlflow.parentRunId"] == job.info.run_id
+        assert tags["split"] == job.data.tags["split"] == "movie"
+        wanted = {"init", "head", "budget", "tune_trial", "status", number}
+        assert wanted == set(TAGS) & set(tags)
+        assert {name: tags[name] for name in wanted} == {name: str(record[name]) for name in wanted}
+        assert all(tags[name] for name in wanted)
+        assert ("mlflow.source.git.commit" in tags) == (git_commit() is not None)
+    cells = {tuple(run.data.tags[name] for name in ("init", "head", "budget")) for run in runs.values()}
+    assert cells == {("tap", "linear", "2"), ("end_to_end", "linear", "2")}
+    numbers = sorted(int(run.data.tags[number]) for run in runs.values())
+    assert numbers == sorted([*range(len(runs) // 2)] * 2)
+
+
+@pytest.mark.slow
+def test_the_comparison_page_finds_the_final_runs_its_groups_and_columns(tiny_job: Path) -> None:
+    """By the filter, parameters and metrics that the view, kept as a tag of the experiment, names."""
+    tracker = Tracker.open(default_uri(tiny_job), "tapray")
+    view = json.loads(tracker.client.get_experiment(tracker.experiment_id).tags[comparison.TAG])
+    runs = runs_in(tiny_job, view["searchFilter"])
+    assert len(runs) == 2 * TINY["study"]["seeds"]
+    factors = [key["groupByData"] for key in view["groupBy"]["groupByKeys"]]
+    groups = {",".join(f"param.{name}.{run.data.params[name]}" for name in factors) for run in runs.values()}
+    assert view["groupsExpanded"] == dict.fromkeys(groups, False)
+    columns = {name.removeprefix("metrics.").strip("`") for name in view["selectedColumns"]}
+    for run in runs.values():
+        assert columns <= set(run.data.metrics)

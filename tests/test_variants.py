@@ -12,7 +12,7 @@ import yaml
 
 from tapray.configfile import load_config, load_variants
 from tapray.errors import UserError
-from tapray.report.variants import inflation_table, published_table, to_latex, to_markdown, write_comparison
+from tapray.report.variants import published_table, to_latex, to_markdown
 from tests.conftest import TINY
 from tests.test_cli import tapray
 
@@ -118,27 +118,6 @@ def test_the_published_table_has_mean_and_deviation_of_each_class(folders: list[
     assert latex.count(r"\\") == 9
 
 
-def test_inflation_is_what_a_leak_adds(folders: list[Path]) -> None:
-    table = inflation_table(folders)
-    assert len(table) == 2 * 3
-    assert table["inflation"].to_numpy() == pytest.approx([0.1] * 6)
-    assert (table["low"] < 0.1).all()
-    assert (table["high"] > 0.1).all()
-    assert table["prevalence_leaky"].to_numpy() == pytest.approx([0.05] * 6)
-    assert table["prevalence_leak_free"].to_numpy() == pytest.approx([0.03] * 6)
-    assert inflation_table(folders[:1]).empty
-
-
-def test_the_tables_lie_beside_the_runs(folders: list[Path]) -> None:
-    target = write_comparison(folders)
-    assert target == folders[0].parent / "tables"
-    names = {"published.csv", "published.md", "published.tex", "inflation.csv"}
-    assert {path.name for path in target.iterdir()} == names
-    alone = write_comparison(folders[:1])
-    assert alone == folders[0] / "tables"
-    assert {path.name for path in alone.iterdir()} == names - {"inflation.csv"}
-
-
 def test_variants_that_no_column_tells_apart_are_named(folders: list[Path]) -> None:
     other = folders[0].with_name("longer")
     shutil.copytree(folders[0], other)
@@ -147,7 +126,6 @@ def test_variants_that_no_column_tells_apart_are_named(folders: list[Path]) -> N
     assert table["n_seeds"].tolist() == [3] * 12
     assert "| longer | movie | 48 |" in to_markdown(table)
     assert to_latex(table).startswith(r"\begin{tabular}{llllllllr")
-    assert inflation_table([*folders, other]).empty  # which of two is the leaky one's other side?
 
 
 @pytest.mark.slow
@@ -171,7 +149,11 @@ def test_a_study_of_variants_runs_them_all_and_compares_them(
     assert "| random_crop (leaky) | 32 | 0 | linear | 2 | tap | threshold | 2 |" in shown
     assert not (tmp_path / "runs" / "free" / "pretrain" / "checkpoints").exists()
     inflation = pd.read_csv(tmp_path / "runs" / "tables" / "inflation.csv")
-    assert set(inflation["metric"]) == {"ap", "f1", "mcc"}
+    assert set(inflation["metric"]) == {"ap", "f1"}
+    differences = pd.read_csv(tmp_path / "runs" / "tables" / "differences.csv")
+    assert set(differences["variant"]) == {"leaky"}
+    assert (inflation["inflation"] == differences["difference"]).all()
+    assert not differences["paired"].any()  # other test crops
     model = tmp_path / "runs" / "free" / "model"
     movie = tiny_job / "simulate" / "movies" / "field_3.tif"
     assert tapray("predict", model, movie, "--out", tmp_path / "found", "--progress", "quiet") == 0

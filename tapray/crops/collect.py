@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tapray.config import JobConfig, MovieEntry, Role
+from tapray.config import AnnotationKind, JobConfig, MovieEntry, Role
 from tapray.crops.background import bright, holds_foreground
 from tapray.crops.budgets import draw_budget
 from tapray.crops.draw import Region
@@ -116,11 +116,16 @@ class Inputs:
         return lambda t: bright(self.movies[entry.name].grey(t))
 
     def outlines(self, entry: MovieEntry) -> Callable[[int], NDArray[Any]]:
-        """The instance masks of a frame (H, W) or, where there are none, its event masks; 0 is ground."""
+        """The instance masks of a frame (H, W) or, where there are none, its event masks; 0 is ground.
+
+        All is ground where the movie has neither: a disc around a click is no outline.
+        """
         movie = self.movies[entry.name]
         masks = open_instance_masks(entry, movie)
         if masks is not None:
             return lambda t: masks.read(t, t + 1)[0]
+        if not any(annotation.kind is AnnotationKind.EVENT_MASKS for annotation in entry.annotations):
+            return lambda t: np.zeros(movie.shape[1:], np.uint8)
         events = open_event_masks(entry, movie, self.places[entry.name])
         return lambda t: events(t, t + 1)[0]
 

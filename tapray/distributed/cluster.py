@@ -98,7 +98,7 @@ def for_workers(config: JobConfig) -> str:
 
 def check_resources(config: JobConfig) -> None:
     """Raises UserError if the cluster has, and can get, fewer CPUs or GPUs than the workers need."""
-    kind, least = "GPU" if config.ray.use_gpu else "CPU", config.ray.workers[0]
+    kind, least = config.ray.kind, config.ray.workers[0]
     have = capacity(kind)
     if have < least:
         raise UserError(

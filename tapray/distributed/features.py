@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import ray.data
 import torch
 
 from tapray.arrays import write_rows
-from tapray.atomic import atomic_folder
+from tapray.atomic import atomic_write
 from tapray.config import JobConfig
 from tapray.console import Reporter
 from tapray.crops.normalise import normalise
@@ -35,11 +36,10 @@ RECIPE = 1  # of the code: another one where the same net gives other features, 
 
 @dataclass(frozen=True)
 class Sources:
-    """What features are made from: labelled crops and their hash, the movies, the pretrained net."""
+    """What features are made from: labelled crops, the movies, the pretrained net."""
 
     config: JobConfig
     shards: Path
-    digest: str
     movies: Mapping[str, Movie]
     model: Path
 
@@ -58,7 +58,7 @@ class _Array:
 def write_features(
     sources: Sources, folder: Path, cache: FeatureCache, reporter: Reporter, *, anew: bool = False
 ) -> dict[str, int]:
-    """Fills a feature folder (see study.store), whole or not at all, with what the cache has or now gets.
+    """Fills a feature folder (see study.store) with what the cache has or now gets; arrays.json comes last.
 
     Args:
         anew: nothing is taken from the cache.
@@ -86,32 +86,38 @@ def write_features(
         for name, one in made.items()
         if one.net
     }
-    with atomic_folder(folder) as beside:
-        told = {array.name: os.path.relpath(cache.path(array.key), folder) for array in arrays}
-        (beside / "arrays.json").write_text(json.dumps({"arrays": told, "cut": cut}, indent=1))
-        write_table(pa.Table.from_pandas(index), beside / "index.parquet")
+    # File by file: the folder may be that of a finished stage, whose note must stay.
+    told = {array.name: os.path.relpath(cache.path(array.key), folder) for array in arrays}
+    write_table(pa.Table.from_pandas(index), folder / "index.parquet")
+    atomic_write(folder / "arrays.json", json.dumps({"arrays": told, "cut": cut}, indent=1))
     return {"cached": len(arrays) - len(blanks), "computed": len(blanks), "bytes": total}
 
 
 def _arrays(sources: Sources, index: pd.DataFrame, made: Mapping[str, Encoder]) -> Iterator[_Array]:
     config, movies = sources.config, json.loads((sources.shards / "manifest.json").read_text())["movies"]
+    # Of pixels and not of labels: other labels of the same crops, or frames, share their features.
+    pixels = {name: [facts[key] for key in ("sha256", "axes", "picks")] for name, facts in movies.items()}
+    cut = crops_digest(index, config.crops.size)
     for name, encoder in made.items():
         made_by = [config.crops.intensity, encoder.digest]
         shape = encoder.shape(config.crops.size, config.channels)
         if encoder.net is None:
-            yield _Array(
-                name, content_hash([RECIPE, sources.digest, *made_by])[:32], (len(index), *shape), name
-            )
+            key = content_hash([RECIPE, pixels, cut, *made_by])[:32]
+            yield _Array(name, key, (len(index), *shape), name)
             continue
         for movie, own in index.groupby("movie"):
             sides = sources.movies[str(movie)].shape[1:]
             places = [-(-side // encoder.net.backbone.stride) for side in sides]
-            used, facts = frames_used(own), movies[str(movie)]
+            used = frames_used(own)
             whole = (len(used), shape[-3], *places)
-            # Of the movie and its frames, and not of the labels: other labels of the same frames share them.
-            pixels = [facts[key] for key in ("sha256", "axes", "picks")]
-            key = content_hash([RECIPE, pixels, used.tolist(), *made_by])[:32]
+            key = content_hash([RECIPE, pixels[str(movie)], used.tolist(), *made_by])[:32]
             yield _Array(f"{name}/{movie}", key, whole, name, str(movie))
+
+
+def crops_digest(index: pd.DataFrame, size: int) -> str:
+    """Hash of where crops are cut, in the order of the index."""
+    places = index[["movie", "t", "delta", "y", "x"]].to_csv(index=False, lineterminator="\n")
+    return sha256(f"{size}\n{places}".encode()).hexdigest()
 
 
 def _compute(

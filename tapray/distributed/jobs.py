@@ -20,7 +20,7 @@ import aiohttp
 import requests
 import yaml
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
 import tapray
 from tapray.console import Reporter
@@ -31,11 +31,8 @@ from tapray.replay import Replay
 from tapray.runfolder import content_hash
 
 PREFIX = "tapray-"  # of the names of all jobs that are sent
-USERS_FAULT, INTERRUPTED = 2, 130  # exit status of a job that need not be tried again
 TIMEOUT_S = 60.0  # seconds until a request counts as lost
 QUIET_S = 20.0  # seconds without a line after which the cluster is asked whether it is there
-AGAIN_S = 5.0  # seconds between two tries to reach a cluster
-RESTARTS = 20  # jobs of one study, at most, by `submit --wait`
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # which Ray's client would take instead
 _CHATTY = ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
 _LOST = (requests.RequestException, aiohttp.ClientError, ConnectionError, TimeoutError, RuntimeError)
@@ -231,66 +228,9 @@ def row(job: JobDetails) -> tuple[str, ...]:
     """A job's name, status, start, run folder and message, as text."""
     started = datetime.fromtimestamp((job.start_time or 0) / 1000, UTC).isoformat(timespec="seconds")
     folder = (job.metadata or {}).get("out", "")
-    return str(job.submission_id), job.status.value, started, folder, _message(job)
+    return str(job.submission_id), job.status.value, started, folder, message(job)
 
 
-def _message(job: JobDetails) -> str:
+def message(job: JobDetails) -> str:
     """What Ray says of a job, whose log may follow from the second line on."""
     return (job.message or "").partition("\n")[0]
-
-
-def see_through(
-    address: str,
-    variants: Mapping[str, dict[str, Any]],
-    out: Path,
-    force: Sequence[str],
-    reporter: Reporter,
-    *,
-    wait: bool = False,
-) -> None:
-    """Sends a study and follows it to its end.
-
-    Args:
-        wait: send it again whenever the cluster or the job dies of no fault of its own. It continues where
-            it was: what it has done lies in the run folder.
-
-    Raises:
-        UserError: the study was at fault, or the job was stopped or died.
-    """
-    cluster, name, made, again = Cluster(address), "the job", 0, False
-    while True:
-        replay = Replay(reporter)
-        try:
-            cluster = _answering(address) if again else cluster
-            name = cluster.submit(variants, out, force, again=again)
-            reporter.say(f"job {name}, sent again" if again and cluster.made else f"job {name}")
-            details = cluster.follow(name, replay)
-        except Lost as error:
-            if not wait:
-                raise
-            reason = str(error)
-        else:
-            if details.status is JobStatus.SUCCEEDED:
-                return
-            if details.status is JobStatus.STOPPED or details.driver_exit_code == INTERRUPTED:
-                raise UserError("was stopped", where=f"job {name}", todo="submit it again to continue")
-            if details.driver_exit_code == USERS_FAULT:
-                raise UserError(replay.fault or "the job has failed", where=f"job {name}")
-            reason = f"has died ({_message(details)})"
-        made += cluster.made
-        if replay.started:
-            force = ()  # what was forced is gone, and must not go again
-        if not wait or made >= RESTARTS:
-            break
-        again = True
-        reporter.warn(f"job {name}: {reason}; going on once there is a cluster")
-    todo = f"look at: tapray jobs logs {name}; submitted again, it continues"
-    raise UserError(reason, where=f"job {name}", todo=todo)
-
-
-def _answering(address: str) -> Cluster:
-    """The cluster, once it answers again."""
-    while True:
-        time.sleep(AGAIN_S)
-        with suppress(Lost):
-            return Cluster(address)

@@ -29,8 +29,8 @@ def end_now(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def in_thread(work: Callable[[], object]) -> None:
-    """Waits for `work` in a thread of its own.
+def in_thread(work: Callable[[], object], watch: Callable[[], object] = lambda: None) -> None:
+    """Waits for `work` in a thread of its own; `watch` is called meanwhile, and may end it by an error.
 
     In the main one Ray Train puts a handler of its own in place, which kills the workers on Ctrl-C.
     """
@@ -46,6 +46,7 @@ def in_thread(work: Callable[[], object]) -> None:
     thread.start()
     while thread.is_alive():
         thread.join(0.2)  # and not for ever: signals are answered in between
+        watch()
     if failed:
         raise failed[0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import ray.train.torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tapray.config import JobConfig, Role
+from tapray.config import JobConfig, RayConfig, Role
 from tapray.console import OnRecord, Reporter
 from tapray.crops.draw import Region
 from tapray.distributed.cluster import check_resources, for_workers
-from tapray.distributed.signals import in_thread, stoppable
+from tapray.distributed.restarts import fit_to_the_end, waiting_for_room
+from tapray.distributed.signals import stoppable
 from tapray.model.tap import TapNet
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
@@ -51,7 +53,8 @@ def pretrain(
         log: JSON lines, see pretrain.loop.run; on_record is called with each.
 
     Raises:
-        UserError: the cluster has fewer CPUs or GPUs than the workers need, or the disk is full.
+        UserError: the cluster has fewer CPUs or GPUs than the workers need, the workers died again and again,
+            or the disk is full.
         KeyboardInterrupt: it was interrupted, or asked to end; the last checkpoint is kept.
     """
     check_resources(config)
@@ -66,32 +69,41 @@ def pretrain(
         "checkpoints": str(folder),
         "log": str(log.resolve()),
     }
-    least, most = config.ray.workers
-    elastic = least < most
-    workers: Any = (least, most) if elastic else most  # Ray's types are those of Train V1
-    trainer = ray.train.torch.TorchTrainer(
+    saved = Checkpoints(folder, config.pretrain.keep_checkpoints)
+
+    def done() -> int:
+        latest = saved.latest()
+        return latest.step if latest else 0
+
+    total = config.pretrain.epochs * config.pretrain.steps_per_epoch
+    with (
+        reporter.follow(log, "pretrain", total, "step", on_record),
+        stoppable(stop, reporter.warn),
+        _patience(_ROOM_ELASTIC if config.ray.elastic else _ROOM),
+    ):
+        watch = waiting_for_room(config.ray, stop, reporter.warn)
+        fit_to_the_end(partial(_trainer, config.ray, loop, folder), done, watch)
+    best = result(config.pretrain, saved)
+    return trained(best.tensors(), config.pretrain.preset, config.channels)
+
+
+def _trainer(config: RayConfig, loop: dict[str, Any], folder: Path) -> ray.train.torch.TorchTrainer:
+    """Of `_train_worker`; Ray's own notes lie in the folder."""
+    workers: Any = config.workers if config.elastic else config.workers[0]  # Ray's types are of Train V1
+    return ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config=loop,
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=config.ray.use_gpu),
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=config.use_gpu),
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=str(folder),
             worker_runtime_env={"env_vars": MEMORY},  # type: ignore[call-arg]
             failure_config=ray.train.FailureConfig(
-                max_failures=config.ray.max_failures,
-                controller_failure_limit=100 if elastic else 3,  # type: ignore[call-arg]  # Ray's types are those of Train V1
+                max_failures=config.max_failures,
+                controller_failure_limit=100 if config.elastic else 3,  # type: ignore[call-arg]
             ),
         ),
     )
-    total = config.pretrain.epochs * config.pretrain.steps_per_epoch
-    with (
-        reporter.follow(log, "pretrain", total, "step", on_record),
-        stoppable(stop, reporter.warn),
-        _patience(_ROOM_ELASTIC if elastic else _ROOM),
-    ):
-        in_thread(trainer.fit)
-    best = result(config.pretrain, Checkpoints(folder, config.pretrain.keep_checkpoints))
-    return trained(best.tensors(), config.pretrain.preset, config.channels)
 
 
 @contextmanager

@@ -61,8 +61,8 @@ def tallies(
     """What `detection_scores` needs, (P, Q), of each frame pair.
 
     Args:
-        maps: (P, h, w) attribution, 0 or more; inside: (P, h, w) near an event; known: (P, h, w) of which it
-            is known whether there is one: the rest does not count; edges: of `bin_edges`.
+        maps: (P, h, w) attribution, 0 or more; inside: (P, h, w) near an event; known: (P, h, w) which places
+            count; edges: of `bin_edges`.
     """
     bins = np.searchsorted(edges, maps.reshape(len(maps), -1), side="right")
     near, far = (mask.reshape(len(maps), -1) for mask in (inside, known & ~inside))

@@ -35,7 +35,8 @@ class Stretch:
     pairs: int
     delta: int
     events: pd.DataFrame  # t, t_end, y, x, radius
-    unknown: pd.DataFrame  # the same of places of which nobody knows, and of events that go beyond the region
+    # the same of places that are annotated as unknown, and of events that go beyond the region
+    unknown: pd.DataFrame
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -59,7 +60,9 @@ class Stretch:
         return self._near(self.events, stride)
 
     def known(self, stride: int) -> NDArray[np.bool_]:
-        """(P, h, w) of which places of maps it is known whether there is an event."""
+        """(P, h, w) which places of maps count: all but those near what is annotated as unknown. Ground of
+        which no annotation speaks counts as free of events, also where not every event is annotated.
+        """
         return ~self._near(self.unknown, stride)
 
     def _near(self, events: pd.DataFrame, stride: int) -> NDArray[np.bool_]:

@@ -7,63 +7,72 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tapray.data.places import CLASS_NAMES
+from tapray.study.metrics import event_probability, predict_classes
 
 MOST = 8  # of each kind
+FALSE_POSITIVE, FALSE_NEGATIVE, WRONG_KIND = "false positive", "false negative", "wrong kind"
 MISTAKE_COLUMNS = [
-    *("mistake", "movie", "t", "y", "x", "class", "quality", "t_end", "radius", "probability"),
+    *("mistake", "movie", "t", "y", "x", "class", "quality", "t_end", "radius", "called", "probability"),
     *("first", "last", "top", "left"),
 ]
 _PLACE = ["t", "y", "x", "t_end", "radius"]
 
 
 def mistakes(
-    crops: pd.DataFrame,
-    event: NDArray[np.float64],
-    threshold: float,
-    size: int,
-    classes: int,
-    events: pd.DataFrame,
+    crops: pd.DataFrame, probabilities: NDArray[np.float64], threshold: float, size: int, events: pd.DataFrame
 ) -> pd.DataFrame:
-    """False positives from the most probable down, then false negatives from the least probable up.
+    """False positives from the most probable down, false negatives from the least probable up and, where
+    there are several kinds of event, those that are called another, from the most probable down.
 
     At most MOST of each, and one for each group of crops. With the columns of an event table: the place of
     what was annotated, or the middle of the crop where that is nothing; class what was annotated, quality
-    `review`, so that a row counts once it is given another. first and last, the frames of the crop that was
-    judged; top and left, its corner.
+    `review`, so that a row counts once it is given another. called: the class that the head says;
+    probability: of an event, or of that kind of event where the kind is wrong. first and last, the frames of
+    the crop that was judged; top and left, its corner.
 
     Args:
         crops: N test crops: movie, t, delta, y, x (corner), label, group, event_id.
-        event: (N,) calibrated probability of an event; threshold: from which on it is called one.
-        classes: of the labels.
+        probabilities: (N, K), calibrated; threshold: of an event, from which on it is called one.
         events: what is annotated: movie, event_id, t, y, x, t_end, radius.
     """
-    truth, found = crops["label"].to_numpy() > 0, event >= threshold
-    names = np.array(CLASS_NAMES[classes])
-    table = pd.DataFrame(
-        {
-            "mistake": np.where(truth, "false negative", "false positive"),
-            "movie": crops["movie"].to_numpy(),
-            "t": crops["t"].to_numpy(),
-            "y": crops["y"].to_numpy() + size // 2,
-            "x": crops["x"].to_numpy() + size // 2,
-            "class": names[crops["label"].to_numpy()],
-            "quality": "review",
-            "t_end": crops["t"].to_numpy() + crops["delta"].to_numpy(),
-            "radius": size / 4,
-            "probability": event,
-            "first": crops["t"].to_numpy(),
-            "last": crops["t"].to_numpy() + crops["delta"].to_numpy(),
-            "top": crops["y"].to_numpy(),
-            "left": crops["x"].to_numpy(),
-            "group": crops["group"].to_numpy(),
-        }
-    )
+    table = _judged(crops, probabilities, threshold, size)
     own = crops[["movie", "event_id"]].merge(events, how="left", on=["movie", "event_id"], validate="m:1")
     table[_PLACE] = own[_PLACE].fillna(table[_PLACE]).astype({"t": int, "t_end": int})
     parts = []
-    for missed in (False, True):
-        own = table[(found != truth) & (truth == missed)]
-        own = own.sort_values("probability", ascending=missed, kind="stable")
+    for mistake in (FALSE_POSITIVE, FALSE_NEGATIVE, WRONG_KIND):
+        own = table[table["mistake"] == mistake]
+        own = own.sort_values("probability", ascending=mistake == FALSE_NEGATIVE, kind="stable")
         parts.append(own.drop_duplicates("group").head(MOST))
-    both: pd.DataFrame = pd.concat(parts, ignore_index=True)[MISTAKE_COLUMNS]
-    return both
+    every: pd.DataFrame = pd.concat(parts, ignore_index=True)[MISTAKE_COLUMNS]
+    return every
+
+
+def _judged(
+    crops: pd.DataFrame, probabilities: NDArray[np.float64], threshold: float, size: int
+) -> pd.DataFrame:
+    """A row for each crop, in their order: which mistake it is, or "" for none, and what is told of it."""
+    names = np.array(CLASS_NAMES[probabilities.shape[1]])
+    label, called = crops["label"].to_numpy(), predict_classes(probabilities, threshold)
+    right = [called == label, label == 0, called == 0]
+    mistake = np.select(right, ["", FALSE_POSITIVE, FALSE_NEGATIVE], WRONG_KIND)
+    of_kind = probabilities[np.arange(len(crops)), called]
+    last = crops["t"].to_numpy() + crops["delta"].to_numpy()
+    columns = {
+        "mistake": mistake,
+        "movie": crops["movie"].to_numpy(),
+        "t": crops["t"].to_numpy(),
+        "y": crops["y"].to_numpy() + size // 2,
+        "x": crops["x"].to_numpy() + size // 2,
+        "class": names[label],
+        "quality": "review",
+        "t_end": last,
+        "radius": size / 4,
+        "called": names[called],
+        "probability": np.where(mistake == WRONG_KIND, of_kind, event_probability(probabilities)),
+        "first": crops["t"].to_numpy(),
+        "last": last,
+        "top": crops["y"].to_numpy(),
+        "left": crops["x"].to_numpy(),
+        "group": crops["group"].to_numpy(),
+    }
+    return pd.DataFrame(columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -47,6 +48,11 @@ def evidence(net: TapNet, features: Tensor) -> Tensor:
     net.eval()
     with torch.no_grad():
         logits: Tensor = net.logit(net.arrow(features))[:, :, 0]
+    return _lead(logits)
+
+
+def _lead(logits: Tensor) -> Tensor:
+    """Of logits (B, S, ...): how far the right order is ahead of the mean of the others."""
     return logits[:, 0] - logits[:, 1:].mean(dim=1)
 
 
@@ -65,28 +71,39 @@ def grad_cam(net: TapNet, features: Tensor) -> Tensor:
     return found.detach().view(*features.shape[:2], *features.shape[-2:])
 
 
-def attribution(net: TapNet, crops: NDArray[np.float32], way: Way = "evidence") -> NDArray[np.float32]:
-    """Size of the `evidence` in crops, or `grad_cam` of their first frame, at the size of their frames.
+def attribution(net: TapNet, crops: NDArray[np.float32]) -> dict[Way, NDArray[np.float32]]:
+    """Size of the `evidence` in crops, and `grad_cam` of their first frame, at the size of their frames.
 
     Args:
         net: left in eval mode.
         crops: (B, S, H, W) or (B, S, C, H, W), normalised, in order of time.
 
     Returns:
-        (B, H, W), 0 or more, at most 1 in each crop.
+        each (B, H, W), 0 or more, at most 1 in each crop.
     """
     with torch.no_grad():
         features = net.eval().features(torch.from_numpy(crops))
-    found = evidence(net, features).abs() if way == "evidence" else grad_cam(net, features)[:, 0]
-    found = F.interpolate(found[:, None], crops.shape[-2:], mode="bilinear")[:, 0]
-    top = found.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
-    values: NDArray[np.float32] = (found / top).numpy()
+    found: dict[Way, Tensor] = {
+        "evidence": evidence(net, features).abs(),
+        "grad_cam": grad_cam(net, features)[:, 0],
+    }
+    return {way: _shown(maps, crops.shape[-2:], net.backbone.stride) for way, maps in found.items()}
+
+
+def _shown(maps: Tensor, shape: Sequence[int], stride: int) -> NDArray[np.float32]:
+    """Maps (B, h, w), which may go beyond their frames, at the size of these (H, W), each divided by its
+    largest value.
+    """
+    whole = [stride * side for side in maps.shape[-2:]]
+    large = F.interpolate(maps[:, None], whole, mode="bilinear")[:, 0, : shape[0], : shape[1]]
+    top = large.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(large.dtype).tiny)
+    values: NDArray[np.float32] = (large / top).numpy()
     return values
 
 
 def integrated_gradients(net: TapNet, crops: Tensor) -> Tensor:
-    """(B, S, H, W) share of every pixel in the logit of the right order, against black frames; of several
-    channels their sum.
+    """(B, S, H, W) share of every pixel in the difference that `evidence` adds up to, against black frames;
+    of several channels their sum.
 
     Source: Sundararajan et al. 2017, "Axiomatic attribution for deep networks".
 
@@ -94,19 +111,19 @@ def integrated_gradients(net: TapNet, crops: Tensor) -> Tensor:
         net: left in eval mode; crops: (B, S, H, W) or (B, S, C, H, W) float32, in order of time.
     """
     net.eval()
-    found = IntegratedGradients(lambda x: net(x)[0]).attribute(crops, target=0, n_steps=STEPS)
+    found = IntegratedGradients(lambda x: _lead(net(x)[0])).attribute(crops, n_steps=STEPS)
     return _summed(found.detach().float())
 
 
 def occlusion(net: TapNet, crops: Tensor) -> Tensor:
-    """(B, S, H, W) how much the logit of the right order falls where a patch of a frame is hidden.
+    """(B, S, H, W) how much the same difference falls where a patch of a frame is hidden.
 
     Source: Zeiler and Fergus 2014. Arguments as of `integrated_gradients`.
     """
     net.eval()
     window = (1, *crops.shape[2:-2], PATCH, PATCH)
     with torch.no_grad():
-        found = Occlusion(lambda x: net(x)[0]).attribute(crops, window, strides=window, target=0)
+        found = Occlusion(lambda x: _lead(net(x)[0])).attribute(crops, window, strides=window)
     return _summed(found)
 
 

@@ -38,6 +38,14 @@ def halo(preset: str) -> int:
     return far
 
 
+def reach(preset: str) -> int:
+    """Pixels beyond a crop that its features depend on, where they are cut from those of its whole frame.
+
+    A crop between two places begins at the place before it.
+    """
+    return halo(preset) + build_backbone(preset).stride - 1
+
+
 def _positive(backbone: Backbone) -> Backbone:
     """A copy through which every pixel leaves a trace in all that depends on it."""
     made = copy.deepcopy(backbone).eval()

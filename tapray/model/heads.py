@@ -29,17 +29,31 @@ DEFAULTS = HeadOptions()
 
 
 class Dropout(nn.Module):
-    """As `nn.Dropout`, with a rate that differs among heads that are trained as one."""
+    """As `nn.Dropout` of inputs (B, width), but that its mask may be drawn beforehand.
 
-    rate: Tensor
+    `mask` (B, width) is a buffer, so that heads that are trained as one have each their own, as they have
+    weights. Where it is None, the global generator draws.
+    """
 
-    def __init__(self, rate: float) -> None:
+    mask: Tensor | None
+
+    def __init__(self, rate: float, width: int) -> None:
         super().__init__()
-        self.register_buffer("rate", torch.tensor(rate), persistent=False)
+        self.rate, self.width = rate, width
+        self.register_buffer("mask", None, persistent=False)
+
+    def draw(self, batch: int, generator: torch.Generator) -> None:
+        """The mask (batch, width) of the steps to come: 0 or, so that the mean stays, 1 / (1 - rate)."""
+        self.mask = self._mask(torch.rand(batch, self.width, generator=generator))
+
+    def _mask(self, chance: Tensor) -> Tensor:
+        return (chance >= self.rate) / (1 - self.rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(...) -> (...)."""
-        return x * (torch.rand_like(x) >= self.rate) / (1 - self.rate) if self.training else x
+        """(B, width) -> (B, width)."""
+        if not self.training:
+            return x
+        return x * (self._mask(torch.rand_like(x)) if self.mask is None else self.mask)
 
 
 class Head(nn.Module):
@@ -134,7 +148,7 @@ class ResNetHead(ScaledHead):
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
         )
-        self.drop = Dropout(options.dropout)
+        self.drop = Dropout(options.dropout, width)
         self.out = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,7 +167,7 @@ class MlpHead(ScaledHead):
 
     def __init__(self, channels: int, side: int, classes: int, options: HeadOptions) -> None:
         super().__init__(channels)
-        width, drop = options.width, Dropout(options.dropout)
+        width, drop = options.width, Dropout(options.dropout, options.width)
         self.net = nn.Sequential(
             nn.Linear(2 * channels * 16, width), nn.ReLU(), drop, nn.Linear(width, classes)
         )
@@ -187,7 +201,7 @@ class PooledHead(Head):
         width = channels * (3 * 6 + 1)
         self.norm = nn.BatchNorm1d(width, affine=False)
         self.settled = False
-        self.drop = Dropout(options.dropout)
+        self.drop = Dropout(options.dropout, width)
         self.out = nn.Linear(width, classes)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)

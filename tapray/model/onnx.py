@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -18,12 +19,12 @@ def write_onnx(net: TapNet, path: Path) -> None:
     """Writes the feature extractor of a net: `frames` (N, C, H, W) float32, normalised as for training, to
     `features` (N, 32, h, w).
 
-    N, H and W are free, H and W multiples of 8 times the stem's stride: the file holds no padding.
+    N, H and W are free, H and W multiples of the backbone's divisor: the file holds no padding.
 
     Raises:
         UserError: the packages onnx and onnxscript are not installed.
     """
-    module = freeze(nn.Sequential(net.backbone, net.projection))  # as TapNet.features, for single frames
+    module = freeze(deepcopy(nn.Sequential(net.backbone, net.projection)))  # as TapNet.features, of a frame
     step = net.backbone.divisor
     sides = {axis: step * torch.export.Dim(name, min=1) for axis, name in ((2, "rows"), (3, "columns"))}
     example = torch.zeros(2, net.channels, 2 * step, 3 * step)

@@ -44,7 +44,8 @@ def run(
 
     Every worker runs it; rank 0 writes records and checkpoints. A record holds step, epoch, loss, arrow
     (training accuracy), pairs_per_s, wait (share of the time spent on drawing and cutting crops), rate
-    (learning rate), workers, cpu (cores in use), memory_gb and, at the end of an epoch, val_arrow.
+    (learning rate), workers, of all of them together cpu (cores in use), memory_gb and, on GPUs,
+    gpu_memory_gb, and at the end of an epoch val_arrow.
     """
     config, steps = trainer.config, trainer.config.steps_per_epoch
     scores = resume(trainer, checkpoints, team)
@@ -178,13 +179,15 @@ class _Meter:
         self.every = next((n for n in EVERY if n * a_step <= EVERY_S), EVERY[-1])
 
     def record(self) -> tuple[dict[str, float], bool]:
-        """Over all workers, and whether they are asked to stop."""
+        """Of all workers together, and whether they are asked to stop."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # else what it is still at would count as no time
         stop = self._team.rank == 0 and self._team.stop()
         taken = time.perf_counter() - self._start
-        own = self._sums.new_tensor([self._wait, float(stop), taken])
-        loss, arrow, n, wait, stopped, seconds = self._team.total(torch.cat([self._sums, own])).tolist()
+        used = (self._process.cpu_percent() / 100, self._process.memory_info().rss / 1e9)
+        own = self._sums.new_tensor([self._wait, float(stop), taken, *used, _gpu_memory_gb(self._device)])
+        sums = self._team.total(torch.cat([self._sums, own])).tolist()
+        loss, arrow, n, wait, stopped, seconds, cpu, memory_gb, gpu_memory_gb = sums
         self._pace(seconds)
         return {
             "loss": loss / n,
@@ -192,16 +195,15 @@ class _Meter:
             "pairs_per_s": n / taken,
             "wait": wait / (self._team.world * taken),
             "workers": self._team.world,
-            "cpu": self._process.cpu_percent() / 100,
-            "memory_gb": self._process.memory_info().rss / 1e9,
-            **_gpu(self._device),
+            "cpu": cpu,
+            "memory_gb": memory_gb,
+            **({"gpu_memory_gb": gpu_memory_gb} if gpu_memory_gb else {}),
         }, stopped > 0
 
 
-def _gpu(device: torch.device) -> dict[str, float]:
-    if device.type != "cuda":
-        return {}
-    return {"gpu_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9}
+def _gpu_memory_gb(device: torch.device) -> float:
+    """The most that this worker has had; 0 without a GPU."""
+    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
 
 
 class _Log:

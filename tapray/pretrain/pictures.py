@@ -48,7 +48,7 @@ class Pictures:
     def _draw(self, saved: Saved, path: Path) -> None:
         frames = most_changed(self.stream)
         net = trained(saved.tensors(), self.config.preset, self.channels)
-        found = attribution(net, frames[None])[0]
+        found = attribution(net, frames[None])["evidence"][0]
         figure = Figure(figsize=(3 * len(frames), 6), layout="constrained")
         axes = figure.subplots(2, len(frames))
         for number, frame in enumerate(frames):

@@ -17,7 +17,7 @@ from tapray.report.intervals import cell_intervals, pair_intervals, resample
 from tapray.report.labels import efficiency_table, front_figure, front_table, needed_table
 from tapray.report.page import Told, page
 from tapray.report.reliability import Prediction, Predictions
-from tapray.report.tables import compare, result_table, summarise, write_csv, write_tables
+from tapray.report.tables import CELL, compare, result_table, summarise, write_csv, write_tables
 
 __all__ = ["Prediction", "Predictions", "result_table", "summarise", "write_report", "write_tables"]
 
@@ -49,17 +49,17 @@ def write_report(
     labelled crops by SPLIT/LABEL; events: labelled events by split. Each file is replaced as a whole, and the
     same input gives the same bytes. Raises ValueError where predictions are not of the same test crops.
     """
-    summary, comparisons = write_tables(folder, results, trials), compare(results, trials)
+    paths, comparisons = write_tables(folder, results, trials), compare(results, trials)
     rng = np.random.default_rng(0)
     resampled = resample(predictions, N_RESAMPLES, rng)
     cells, pairs = cell_intervals(resampled, rng), pair_intervals(resampled, comparisons, rng)
+    summary = summarise(results).merge(cells, how="left", on=CELL)
     needed = needed_table(results, resampled, rng)
     saved = efficiency_table(results, trials, resampled, rng)
-    tables = {"test_intervals": cells, "test_differences": pairs}
+    tables = {"summary": summary, "comparisons": comparisons, "test_differences": pairs}
     tables |= {"labels_needed": needed, "label_efficiency": saved}
-    paths = [folder / f"{name}.csv" for name in ("results", "trials", "summary", "comparisons")]
     paths += [write_csv(table, folder / f"{name}.csv") for name, table in tables.items()]
-    paths += label_budget_curve(results, folder / "label_budget.png")
+    paths += label_budget_curve(summary, folder / "label_budget.png")
     unit = str(summary["budget_unit"].iloc[0])
     paths += front_figure(front_table(results, trials), unit, folder / "fronts.png")
     if history:
@@ -71,7 +71,7 @@ def write_report(
     fitted_on = len(fitted), int((np.asarray(fitted) > 0).sum())
     title = f"{name}: {TITLE.lower()}" if name else TITLE
     facts = (audit, counts, events, history, fitted_on, resampled.n_groups, looked, about)
-    told = Told(title, summary, results, cells, pairs, needed, saved, *facts)
+    told = Told(title, summary, results, pairs, needed, saved, *facts)
     text = page(told, [path.name for path in paths])
     made = to_html(title, text, [folder, *beside.values()])
     atomic_write(folder / "report.html", made)

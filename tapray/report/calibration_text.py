@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from tapray.report.captions import picture
 from tapray.report.further import signed, table, with_band, with_interval
-from tapray.study.statistics import paired_interval
 
 FEW_EVENTS = 10  # of validation; with fewer, what is fitted is the draw of these events
+Change = tuple[float, float, float]  # a difference, and the ends of its interval
 _SCORES = {
     "ece": "ECE",
     "ece_equal_mass": "ECE, bins of equal mass",
@@ -23,46 +25,60 @@ _SCORES = {
 
 
 def before_and_after(
-    summary: pd.DataFrame, results: pd.DataFrame, fitted_on: tuple[int, int], val_events: int | None
+    summary: pd.DataFrame,
+    calibration: pd.DataFrame | None,
+    fitted_on: tuple[int, int],
+    val_events: int | None,
 ) -> str:
     """What temperature and bias change in every cell.
 
     Args:
+        summary: as summary.csv; calibration: as `calibration_table` makes it, where that stage ran.
         fitted_on: crops of the validation part, and those of events; val_events: its events, where known.
     """
-    rows, changes = [], list[tuple[str, tuple[float, float, float]]]()
+    changes = None if calibration is None else _changes(calibration)
+    rows, told = [], list[tuple[str, Change]]()
     for _, row in summary.sort_values("budget", kind="stable").iterrows():
-        runs = results[(results[["init", "head", "budget"]] == row[["init", "head", "budget"]]).all(axis=1)]
-        change = paired_interval(runs["ece_after"].to_numpy(float), runs["ece_before"].to_numpy(float))
-        sign = "below" if row["ece_before_mean"] < row["ece_constant_mean"] else "above"
-        changes.append(
-            (
+        change = None if changes is None else changes[row["init"], row["head"], row["budget"]]
+        if change is not None:
+            sign = "below" if row["ece_before_mean"] < row["ece_constant_mean"] else "above"
+            name = (
                 f"`{row['init']}` {row['head']} at {row['budget']} ({signed(*change)}; before, its ECE was "
-                f"{row['ece_before_mean']:.3f}, {sign} that of the constant answer)",
-                change,
+                f"{row['ece_before_mean']:.3f}, {sign} that of the constant answer)"
             )
-        )
-        ece = (with_band(row, "ece_before"), with_band(row, "ece_after"), signed(*change))
+            told.append((name, change))
+        ece = (with_band(row, "ece_before"), with_band(row, "ece_after"), signed(*change) if change else "-")
         rows.append((row["budget"], row["init"], row["head"], *ece, with_band(row, "temperature")))
     unit, constant = str(summary["budget_unit"].iloc[0]), summary["ece_constant_mean"].iloc[0]
     header = (unit, "init", "head", "ECE before", "ECE after", "change", "temperature")
     return (
-        f"## Calibration\n\nTemperature and bias are fitted on {fitted_on[0]} validation crops, "
-        f"{fitted_on[1]} of them of events, and judged on test. ECE is that "
-        "of the event probability at the test set's own prevalence (15 equal-width bins). A model that "
+        "## Calibration\n\nTemperature, where the study does not set it, and bias are fitted on "
+        f"{fitted_on[0]} validation crops, {fitted_on[1]} of them of events, and judged on test. ECE is that "
+        "of the event probability at the test set's own prevalence (15 equal-width bins), with intervals "
+        "over seeds, of its change over seeds and test set. A model that "
         f"always answers the prevalence it was fitted at has an ECE of {constant:.3f} and finds nothing: "
-        f"read the ECE beside AP. {_told(changes, val_events)}\n\n{table(header, rows)}"
+        f"read the ECE beside AP.{_told(told, val_events)}\n\n{table(header, rows)}"
     )
 
 
-def _told(changes: list[tuple[str, tuple[float, float, float]]], val_events: int | None) -> str:
-    """In which cells the ECE fell, where it rose, and where that cannot be told."""
-    fallen = sum(mean < 0 for _, (mean, _, _) in changes)
+def _changes(calibration: pd.DataFrame) -> dict[tuple[str, str, int], Change]:
+    """Of the ECE by temperature and bias, in every cell."""
+    own = calibration[(calibration["metric"] == "ece") & (calibration["method"] == "temperature_bias")]
+    keys = zip(own["init"], own["head"], own["budget"], strict=True)
+    values = zip(own["change"], own["change_low"], own["change_high"], strict=True)
+    return dict(zip(keys, values, strict=True))
+
+
+def _told(changes: Sequence[tuple[str, Change]], val_events: int | None) -> str:
+    """In how many cells the ECE fell, where it rose, and in how many that cannot be told."""
+    if not changes:
+        return ""
+    fallen = sum(high < 0 for _, (_, _, high) in changes)
     risen = [name for name, (_, low, _) in changes if low > 0]
-    others = [name for name, (mean, low, _) in changes if not mean < 0 and not low > 0]
-    text = f"The mean ECE falls in {fallen} of {len(changes)} rows"
+    others = len(changes) - fallen - len(risen)
+    text = f" The ECE falls in {fallen} of {len(changes)} rows"
+    text += f", in {others} its change is not told apart from none" if others else ""
     text += f"; it rises for {'; '.join(risen)}" if risen else ""
-    text += f"; not told apart from none is the change for {'; '.join(others)}" if others else ""
     few = (risen or others) and val_events is not None and val_events < FEW_EVENTS
     return text + (f". So few validation events ({val_events}) leave it to chance." if few else ".")
 

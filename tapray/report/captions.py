@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-PARTS = {"train": "pretraining part", "test": "test part"}  # of the data, where attribution is looked at
+from tapray.insight.maps import MOST
+
+PARTS = {"train": "seen in pretraining", "test": "test part"}  # of the data, where attribution is looked at
 _LOOK = (
     "A frame pair, the first frame under attribution (brighter: more). Orange boxes: the regions that stand "
     "out, below by number; integrated gradients and occlusion are summed over both frames, red for the right "
-    "order and blue against it. Dashed circles: annotated events."
+    "order and blue against it. The squares in a row of evidence or of Grad-CAM share one scale; of "
+    "integrated gradients and occlusion each square has its own, so that their colours tell where, and not "
+    "in which square there is more. Dashed circles: annotated events."
 )
 _CAPTIONS = {  # by how the names of files begin
     "label_budget": (
@@ -31,8 +35,10 @@ _CAPTIONS = {  # by how the names of files begin
         "positives, in panels of their own; bars: 95 %."
     ),
     "mistakes": (
-        "A mistake a row: frames t and t + delta, then frame t under each attribution (brighter: more). "
-        "Orange box: the crop that was judged; blue lines: masks; dashed circles: annotated events."
+        "A mistake a row: frames t and t + delta, then frame t under each attribution (brighter: more, each "
+        "picture on its own scale). p: probability of an event, or of the kind it is called where the kind "
+        "is wrong. Orange box: the crop that was judged; dashed circles: annotated events; blue lines: "
+        "masks of cells or events, in movies that have them."
     ),
     "arrow": (
         "Arrow accuracy of training crops (orange) and of validation crops (blue) while the net learns; grey "
@@ -40,14 +46,18 @@ _CAPTIONS = {  # by how the names of files begin
     ),
     "evidence": _LOOK,
     "grad_cam": _LOOK,
-    "attribution": "Evidence over a stretch of the test part, in colour over the frames (brighter: more).",
+    "attribution": (
+        "Evidence over a stretch of the test part, in colour over the frames (brighter: more). Where the "
+        "test part is the same frames that pretraining has seen, over a stretch of these."
+    ),
     "features": (
         "A frame and the first three principal components of its dense features, as red, green and blue: "
         "like colours are like features."
     ),
     "crop_map": (
-        "Each point is a test crop, near those of like features (UMAP). Left coloured by class; right by "
-        "frames since the event, blue before it and red after it, grey where none is near."
+        "Each point is a test crop, near those of like features (UMAP); of more than "
+        f"{MOST:,} crops so many, drawn at random. Left coloured by class; right by frames since the event, "
+        "blue before it and red after it, grey where none is near."
     ),
 }
 

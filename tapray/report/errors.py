@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 
+from tapray.insight.mistakes import FALSE_NEGATIVE, FALSE_POSITIVE, WRONG_KIND
 from tapray.report.figures import BLACK, BLUE, GREY, LOOK, ORANGE, RED, SKY, save, save_picture
 
 # Of both panels over time: the errors, what is right of the same answer, and what the truth is.
@@ -126,25 +127,32 @@ class Close:
 
 
 def gallery(table: pd.DataFrame, views: Sequence[Close], title: str, path: Path) -> Path:
-    """The mistakes, false positives left and false negatives right: both frames, and the first under each
-    attribution.
+    """The mistakes, false positives left and false negatives right, and below them what was called another
+    kind of event, where there is any: both frames, and the first under each attribution.
 
     Args:
         table: n rows of `tapray.insight.mistakes.mistakes`; views: n, with the same ways of attribution.
     """
-    kinds = ("false positive", "false negative")
-    rows = max(1, *(int((table["mistake"] == kind).sum()) for kind in kinds))
+    places = {
+        kind: np.flatnonzero(table["mistake"] == kind).tolist()
+        for kind in (FALSE_POSITIVE, FALSE_NEGATIVE, WRONG_KIND)
+    }
+    bands: list[tuple[str, ...]] = [(FALSE_POSITIVE, FALSE_NEGATIVE)]
+    if places[WRONG_KIND]:
+        bands.append((WRONG_KIND,))
+    rows = [max(1, *(len(places[kind]) for kind in band)) for band in bands]
     columns = 2 + max((len(view.ways) for view in views), default=1)
     with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(11, 0.9 + 1.5 * rows))
-        for kind, part in zip(kinds, figure.subfigures(1, 2, squeeze=False)[0], strict=True):
-            own = np.flatnonzero(table["mistake"] == kind).tolist()
-            part.suptitle(f"{kind}s, the most confident first" if len(own) else f"no {kind}s")
-            axes = part.subplots(rows, columns, squeeze=False)
-            for panel in axes.ravel():
-                panel.set_axis_off()
-            for number, (line, place) in enumerate(zip(axes, own, strict=False)):
-                _mistake(line, table.iloc[place], views[place], heads=number == 0)
+        figure = Figure(figsize=(11, 0.9 + 1.5 * sum(rows)))
+        parts = figure.subfigures(len(bands), 2, squeeze=False, height_ratios=rows)
+        for band, n, line in zip(bands, rows, parts, strict=True):
+            for kind, part in zip(band, line, strict=False):
+                part.suptitle(f"{kind}s, the most confident first" if places[kind] else f"no {kind}s")
+                axes = part.subplots(n, columns, squeeze=False)
+                for panel in axes.ravel():
+                    panel.set_axis_off()
+                for number, (panels, place) in enumerate(zip(axes, places[kind], strict=False)):
+                    _mistake(panels, table.iloc[place], views[place], heads=number == 0)
         figure.suptitle(title)
         return save_picture(figure, path)
 
@@ -164,5 +172,6 @@ def _mistake(panels: NDArray[Any], row: pd.Series, view: Close, *, heads: bool) 
         for y, x, radius in view.events[["y", "x", "radius"]].to_numpy(float):
             panel.add_patch(Circle((x, y), radius, fill=False, ec=SKY, lw=0.8, ls="--"))
         where = f"{row['movie']}  t {row['t']}  y {row['y']:.0f}  x {row['x']:.0f}"
-        below = f"p {row['probability']:.3f}  {where}" if number == 0 else ""
+        kinds = f"  {row['class']} called {row['called']}" if row["mistake"] == WRONG_KIND else ""
+        below = f"p {row['probability']:.3f}{kinds}  {where}" if number == 0 else ""
         panel.set_title(f"{name}\n{below}" if heads else below, fontsize=7, loc="left", color=BLACK)

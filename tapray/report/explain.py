@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from tapray.insight.explain import Stretch, corner, window
-from tapray.report.figures import LOOK, ORANGE, SKY, save_picture
+from tapray.report.figures import GREY, LOOK, ORANGE, SKY, save_picture
 from tapray.report.tables import beside
 
 Frames = NDArray[np.float32]
@@ -38,7 +38,8 @@ def overlay_figure(
     title: str,
     path: Path,
 ) -> Path:
-    """Both frames of a pair with attribution, numbered regions and annotated events, and the insets below.
+    """Both frames of a pair with attribution, numbered regions and annotated events, and the insets below;
+    none where the map is flat, so that no region stands out.
 
     Args:
         frames: (2, H, W), shown from 0 to 1; cam: (H, W); regions: y, x.
@@ -46,19 +47,23 @@ def overlay_figure(
     """
     height, width = frames.shape[1:]
     with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(9, 9 * height / width / 2 + 5.2))
-        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(9 * height / width / 2, 4.6))[
-            :, 0
-        ]
+        tall, some = 9 * height / width / 2, len(regions) > 0
+        figure = Figure(figsize=(9, tall + (5.2 if some else 0.8)))
+        parts: Sequence[Any] = [figure]
+        if some:
+            parts = list(figure.subfigures(2, 1, squeeze=False, height_ratios=(tall, 4.6))[:, 0])
         top = float(cam.max()) or 1.0
-        for number, panel in enumerate(above.subplots(1, 2)):
+        for number, panel in enumerate(parts[0].subplots(1, 2)):
             panel.imshow(frames[number], cmap="gray", vmin=0, vmax=1)
             if number == 0:
                 panel.imshow(cam, vmax=top, **CAM)
             panel.set_axis_off()
             panel.set_title(("frame t, with attribution", "frame t + delta")[number])
             _mark(panel, regions, insets.size, events, (height, width))
-        _insets(below, insets)
+        if some:
+            _insets(parts[1], insets)
+        else:
+            figure.supxlabel("no place stands out: the attribution is the same everywhere", color=GREY)
         figure.suptitle(title)
         return save_picture(figure, path)
 
@@ -78,13 +83,13 @@ def _mark(
 class Insets:
     """Squares around regions, and what every way of attribution says of them.
 
-    frames: (n, 2, size, size); ways: (n, size, size) by name, drawn from 0 where nothing is below it, else
-    of either sign.
+    frames: (n, 2, size, size); maps: (n, size, size) by name, 0 or more; others: the same of either sign.
     """
 
     size: int
     frames: Frames
-    ways: dict[str, Frames]
+    maps: Mapping[str, Frames]
+    others: Mapping[str, Frames]
 
     @classmethod
     def around(
@@ -95,34 +100,40 @@ class Insets:
         maps: Mapping[str, Frames],
         others: Mapping[str, Frames],
     ) -> Insets:
-        """frames: (2, H, W); maps: (H, W), to be cut; others: (n, size, size)."""
+        """frames: (2, H, W); maps: (H, W), to be cut; others: (n, size, size). n may be 0."""
         places = regions[["y", "x"]].to_numpy(int).tolist()
-        cut = {name: np.stack([window(own, y, x, size) for y, x in places]) for name, own in maps.items()}
-        return cls(size, np.stack([window(frames, y, x, size) for y, x in places]), {**cut, **others})
+
+        def cut(image: Frames) -> Frames:
+            squares = np.empty((len(places), *image.shape[:-2], size, size), image.dtype)
+            for square, (y, x) in zip(squares, places, strict=True):
+                square[...] = window(image, y, x, size)
+            return squares
+
+        return cls(size, cut(frames), {name: cut(own) for name, own in maps.items()}, others)
 
 
 def _insets(figure: Any, insets: Insets) -> None:
-    """A column a region: frame t, frame t + delta, and the first under each kind of attribution."""
-    axes = figure.subplots(2 + len(insets.ways), len(insets.frames), squeeze=False)
-    for row, name in enumerate(["t", "t + delta", *insets.ways]):
+    """A column a region: frame t, frame t + delta, and the first under each kind of attribution.
+
+    A map has one scale for all squares; of what has either sign each square has its own, 0 in the middle.
+    """
+    ways = {**insets.maps, **insets.others}
+    axes = figure.subplots(2 + len(ways), len(insets.frames), squeeze=False)
+    for row, name in enumerate(["t", "t + delta", *ways]):
         axes[row, 0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
         for number, panel in enumerate(axes[row]):
             panel.imshow(insets.frames[number, int(row == 1)], cmap="gray", vmin=0, vmax=1)
-            if name in insets.ways:
-                _shade(panel, insets.ways[name][number], insets.ways[name])
+            if name in insets.maps:
+                top = float(insets.maps[name].max()) or 1.0
+                panel.imshow(insets.maps[name][number], vmax=top, **CAM)
+            elif name in insets.others:
+                own = insets.others[name][number]
+                most = float(np.abs(own).max()) or 1.0
+                panel.imshow(own, cmap="coolwarm", vmin=-most, vmax=most, alpha=0.6)
             panel.set(xticks=[], yticks=[])
             panel.spines[:].set_visible(False)
             if row == 0:
                 panel.set_title(str(number + 1), color=ORANGE)
-
-
-def _shade(panel: Axes, own: Frames, every: Frames) -> None:
-    """One scale for all squares where nothing is below 0; else each has its own, 0 in the middle."""
-    if every.min() >= 0:
-        panel.imshow(own, vmax=float(every.max()) or 1.0, **CAM)
-    else:
-        most = float(np.abs(own).max()) or 1.0
-        panel.imshow(own, cmap="coolwarm", vmin=-most, vmax=most, alpha=0.6)
 
 
 def enlarged(maps: Frames, shape: tuple[int, int], stride: int) -> Frames:

@@ -15,7 +15,7 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from tapray.config import Init
 from tapray.report.reliability import Prediction, Predictions, reliability_table
-from tapray.report.tables import CELL, RANKS, beside, summarise, test_set, write_csv
+from tapray.report.tables import CELL, RANKS, beside, test_set, write_csv
 
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
 RED, BLACK, GREY = "#D55E00", "#000000", "#666666"
@@ -40,14 +40,16 @@ LOOK: Any = {
 }
 
 
-def label_budget_curve(results: pd.DataFrame, path: Path) -> list[Path]:
+def label_budget_curve(summary: pd.DataFrame, path: Path) -> list[Path]:
     """Average precision against the number of labelled events, one panel per head, one line per
     initialisation.
 
-    Points are means over seeds, bars their 95 % intervals (Student t), the thin line what chance reaches.
-    Returns the paths of PNG (`path`), SVG and CSV.
+    Points are means over seeds, bars 95 % intervals over seeds and test set, the thin line what chance
+    reaches. Returns the paths of PNG (`path`), SVG and CSV.
+
+    Args:
+        summary: rows of summary.csv.
     """
-    summary = summarise(results)
     heads, inits = list(dict.fromkeys(summary["head"])), list(dict.fromkeys(summary["init"]))
     first = summary.iloc[0]
     with mpl.rc_context(LOOK):
@@ -65,18 +67,18 @@ def label_budget_curve(results: pd.DataFrame, path: Path) -> list[Path]:
         figure.legend(handles, names, loc="outside upper center", ncols=len(inits))
         leaky = ", LEAKY" if summary["leaky"].any() else ""
         figure.supxlabel(
-            f"n = {first['n_seeds']} seeds; bars: 95 % interval over seeds\n"
+            f"n = {first['n_seeds']} seeds; bars: 95 % interval over seeds and test set\n"
             f"test: {test_set(first)}; split by {first['split']}{leaky}",
             fontsize=8,
             color=GREY,
         )
-        columns = ["budget_unit", "n_seeds", "ap_mean", "ap_low", "ap_high", "prevalence"]
+        columns = ["budget_unit", "n_seeds", "ap_mean", "ap_test_low", "ap_test_high", "prevalence"]
         return save(figure, summary[[*CELL, *columns]], path)
 
 
 def _arm(panel: Axes, rows: pd.DataFrame, init: str, dodge: float) -> None:
     colour, marker, line = STYLES[Init(init)]
-    reach = np.stack([rows["ap_mean"] - rows["ap_low"], rows["ap_high"] - rows["ap_mean"]])
+    reach = np.stack([rows["ap_mean"] - rows["ap_test_low"], rows["ap_test_high"] - rows["ap_mean"]]).clip(0)
     style: dict[str, Any] = {"color": colour, "marker": marker, "ls": line, "ms": 5, "lw": 1.5}
     bars: dict[str, Any] = {"yerr": np.nan_to_num(reach), "elinewidth": 1.2, "capsize": 2}
     panel.errorbar(rows["budget"] * dodge, rows["ap_mean"], label=init, **style, **bars)

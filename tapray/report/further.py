@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tapray.config import Init
+from tapray.config import Init, Role
 from tapray.report.captions import PARTS, picture
 from tapray.report.labels import bounds
 from tapray.report.tables import arrow_accuracy, short, test_set
@@ -79,7 +79,9 @@ def errors(found: pd.DataFrame) -> str:
     text = [
         f"## Errors\n\n`{first['init']}` at {first['budget']} labels, at the threshold chosen on validation. "
         "Errors that gather in some frames point at the recording; those that gather near events at "
-        "labels that begin too late or end too early."
+        "labels that begin too late or end too early. An event counts as found here whatever kind of event "
+        "it is called: where there are several, precision and recall by class tell how often they are mixed "
+        "up, and the gallery has the worst of them."
     ]
     for head in dict.fromkeys(found["head"]):
         text.append(picture(f"{head} head, errors over time", f"over_time_{head}.png"))
@@ -89,8 +91,11 @@ def errors(found: pd.DataFrame) -> str:
         "threshold chosen on validation crops (`tapray predict` has one of its own, chosen on whole frames): "
         "both frames, and the first with the evidence and the Grad-CAM (the published way) of "
         f"{_looks(str(first['init']))}. `errors/mistakes.csv` holds them as an event table: give a row its "
-        "class and a quality that counts, and name the file as an annotation. Labels that are mended where "
-        "the model errs, and nowhere else, make its test score too good: judge it on another movie then."
+        "class and a quality that counts, and list the file as an annotation with `overrules: true`. Then "
+        "these rows take the place of what was annotated there, and the others change nothing; without it "
+        "each of the others makes its place unknown, which takes the worst false positives out of the test "
+        "set. Labels that are mended where the model errs, and nowhere else, make its test score too good: "
+        "judge it on another movie then."
     )
     text.append(picture("mistakes", "mistakes.png"))
     return "\n\n".join(text)
@@ -105,7 +110,7 @@ def _looks(init: str) -> str:
 
 def attribution(numbers: pd.DataFrame) -> str:
     """What attribution finds, in numbers and pictures."""
-    rows = []
+    rows, parts = [], [part for part in (Role.TEST, Role.TRAIN) if part in set(numbers["part"])]
     for key, own in numbers.groupby(["part", "way", "net"], sort=False):
         part, way, net = map(str, key)
         values = own.set_index("metric").to_dict("index")
@@ -120,27 +125,34 @@ def attribution(numbers: pd.DataFrame) -> str:
         )
     near = ("of it near events", "of the ground near events")
     header = ("part", "attribution", "net", *near, "ratio", "AUC", "like an untrained net")
+    pictures = {
+        f"{way}, {PARTS[part]}": f"{way.replace('-', '_')}_{part}.png"
+        for part in parts
+        for way in ("evidence", "grad-cam")
+    }
+    pictures |= {"attribution over time": "attribution.gif"}
+    pictures |= {f"dense features as colours, {PARTS[part]}": f"features_{part}.png" for part in parts}
+    pictures |= {"map of the test crops": "crop_map.png"}
+    shown = (picture(name, file) for name, file in pictures.items())
+    return "\n\n".join([_attribution_text(all_seen=Role.TEST not in parts), table(header, rows), *shown])
+
+
+def _attribution_text(*, all_seen: bool) -> str:
+    """What the numbers of attribution mean; all_seen: pretraining has seen the frames of the test part."""
     text = (
         "### Where the order in time is read\n\nOn whole frames, without labels. `evidence` is the size of "
         "what every place adds to the arrow's logit or takes from it; `grad-cam` the published way, at the "
-        "same features. Near an event is within its annotated radius, and ground of which nothing is known "
-        "does not count; AUC is the chance that a place near an event has more attribution than another. "
-        "Intervals draw blocks of time anew: few blocks, one net of each kind, so they are too narrow. "
-        "`random_default` is an untrained net, and the difference is on the same draws; where both are alike "
-        "(rank correlation near 1), a map shows the picture, not what was learned. Where not every event is "
-        "annotated, the ratio is too low. The pretraining part is what pretraining sees."
+        "same features. Near an event is within its annotated radius. Places that are annotated as unknown "
+        "do not count; all other ground counts as free of events, also where not every event is annotated: "
+        "ratio and AUC are too low there. AUC is the chance that a place near an event has more attribution "
+        "than another. Intervals draw blocks of time anew: few blocks, one net of each kind, so they are too "
+        "narrow. `random_default` is an untrained net, and the difference is on the same draws; where both "
+        "are alike (rank correlation near 1), a map shows the picture, not what was learned. Pretraining "
+        "sees the parts that `pretrain.include` names."
     )
-    pictures = {
-        "evidence, test part": "evidence_test.png",
-        "grad-cam, test part": "grad_cam_test.png",
-        "evidence, pretraining part": "evidence_train.png",
-        "grad-cam, pretraining part": "grad_cam_train.png",
-        "attribution over time": "attribution.gif",
-        "dense features as colours": "features_test.png",
-        "map of the test crops": "crop_map.png",
-    }
-    shown = (picture(name, file) for name, file in pictures.items())
-    return "\n\n".join([text, table(header, rows), *shown])
+    if all_seen:
+        text += " Here these hold the very frames of the test part, so nothing below is held out."
+    return text
 
 
 def about(told: Mapping[str, str]) -> list[str]:
@@ -153,12 +165,9 @@ def _share(value: float) -> str:
 
 
 def in_short(summary: pd.DataFrame) -> str:
-    """The label-budget table in Markdown, for the run's page in MLflow: mean and half the 95 % interval."""
+    """The label-budget table in Markdown, for the run's page in MLflow: rows of summary.csv."""
     first, ranked = summary.iloc[0], summary.sort_values(["budget", "ap_mean"], ascending=[True, False])
-    header = ("init", "head", str(first["budget_unit"]), "average precision", "F1", "ECE")
-    rows = [
-        (row["init"], row["head"], row["budget"], *(short(row, name) for name in ("ap", "f1", "ece_after")))
-        for _, row in ranked.iterrows()
-    ]
+    header = ("init", "head", str(first["budget_unit"]), "average precision", "F1", "ECE before", "ECE after")
+    rows = [(row["init"], row["head"], row["budget"], *short(row)) for _, row in ranked.iterrows()]
     said = f"Held-out test set: {test_set(first)}; split by {first['split']}, {first['n_seeds']} seeds."
     return f"{said} Arrow accuracy {arrow_accuracy(summary):.3f}.\n\n{table(header, rows)}\n"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tapray.config import Init
 from tapray.report.reliability import Predictions, calibration_of
-from tapray.report.tables import CELL
+from tapray.report.tables import BEST, CELL
 from tapray.study.metrics import class_scores, predict_classes
 from tapray.study.resampling import (
     band,
@@ -77,18 +77,21 @@ def resample(predictions: Predictions, n: int, rng: np.random.Generator) -> Resa
 
 
 def cell_intervals(resampled: Resampled, rng: np.random.Generator) -> pd.DataFrame:
-    """init, head, budget; test_low and test_high of AP, f1test_low and f1test_high of F1."""
+    """init, head, budget; METRIC_test_low and METRIC_test_high of AP and F1."""
     rows = [
         (*cell, *(end for metric in METRICS for end in band(resampled.means(metric, [cell], rng)[0])))
         for cell in resampled.scores["ap"]
     ]
-    return pd.DataFrame(rows, columns=[*CELL, "test_low", "test_high", "f1test_low", "f1test_high"])
+    bands = [f"{metric}_test_{end}" for metric in METRICS for end in ("low", "high")]
+    return pd.DataFrame(rows, columns=[*CELL, *bands])
 
 
 def pair_intervals(resampled: Resampled, comparisons: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """The AP and F1 rows of `compare`, with the interval over seeds and test set beside that over seeds.
 
-    test_low, test_high and p of the difference; p_holm is p corrected for all comparisons of the table.
+    test_low, test_high and p of the difference. claimed: the rows that answer the study's question, AP of the
+    heads chosen on validation (of every head where none was). p_holm is p corrected for the number of these,
+    in all other rows for the number of those.
     """
     pairs = comparisons[comparisons["metric"].isin(METRICS)].reset_index(drop=True)
     keys: list[tuple[Any, ...]] = [
@@ -101,7 +104,24 @@ def pair_intervals(resampled: Resampled, comparisons: pd.DataFrame, rng: np.rand
     for metric, tap, other in once:
         a, b = resampled.means(metric, [tap, other], rng)
         found[metric, tap, other] = difference(a - b)
-    corrected = dict(zip(once, holm([found[key].p for key in once]), strict=True))
+    claimed = _claimed(pairs).tolist()
+    corrected = _corrected(keys, [found[key].p for key in keys], claimed)
     named = {"test_low": "low", "test_high": "high", "p": "p"}
     pairs = pairs.assign(**{name: [getattr(found[key], own) for key in keys] for name, own in named.items()})
-    return pairs.assign(p_holm=[corrected[key] for key in keys])
+    return pairs.assign(p_holm=corrected, claimed=np.array(claimed, dtype=bool))  # also where there are none
+
+
+def _claimed(pairs: pd.DataFrame) -> pd.Series:
+    best = pairs["head"] == BEST
+    chosen = best.groupby([pairs["budget"], pairs["other"]]).transform("any")
+    return (pairs["metric"] == "ap") & (best | ~chosen)
+
+
+def _corrected(keys: Sequence[tuple[Any, ...]], p: Sequence[float], claimed: Sequence[bool]) -> list[float]:
+    """Holm's correction within the rows that are claimed and within the others; equal keys count once."""
+    own = dict(zip(zip(claimed, keys, strict=True), p, strict=True))
+    corrected: dict[tuple[bool, tuple[Any, ...]], float] = {}
+    for family in (True, False):
+        once = [key for key in own if key[0] is family]
+        corrected |= dict(zip(once, holm([own[key] for key in once]).tolist(), strict=True))
+    return [corrected[key] for key in zip(claimed, keys, strict=True)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 from tapray.config import HeadKind, Init
@@ -43,7 +44,8 @@ COMPARISON_COLUMNS = [
         "high",
     ),
 ]
-RANKS = {name: rank for rank, name in enumerate([*map(str, Init), *map(str, HeadKind), "best"])}
+BEST = "best"  # in place of a head: the one chosen on validation
+RANKS = {name: rank for rank, name in enumerate([*map(str, Init), *map(str, HeadKind), BEST])}
 
 
 @contextmanager
@@ -123,7 +125,7 @@ def compare(results: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     ):
         pairs = [(head, head, head) for head in heads]
         if (Init.TAP, budget) in chosen and (other, budget) in chosen:
-            pairs.append(("best", chosen[Init.TAP, budget], chosen[other, budget]))
+            pairs.append((BEST, chosen[Init.TAP, budget], chosen[other, budget]))
         for name, head_tap, head_other in pairs:
             cell = {
                 "budget": budget,
@@ -153,8 +155,8 @@ def _paired_rows(results: pd.DataFrame, cell: dict[str, Any]) -> list[dict[str, 
     return rows
 
 
-def write_tables(folder: Path, results: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Writes results.csv, trials.csv, summary.csv and comparisons.csv into folder; returns the summary.
+def write_tables(folder: Path, results: pd.DataFrame, trials: pd.DataFrame) -> list[Path]:
+    """Writes results.csv and trials.csv into folder.
 
     results: one row per final run with the columns RESULT_COLUMNS (absent ones stay empty), `bias` a sequence
     with one entry per class, written as those of the event classes with ';' between. trials: init, head,
@@ -164,18 +166,16 @@ def write_tables(folder: Path, results: pd.DataFrame, trials: pd.DataFrame) -> p
     final["bias"] = [";".join(f"{b:.6g}" for b in bias[1:]) for bias in final["bias"]]
     first = [*CELL, "trial", "status", "val_ap"]
     searched = trials.reindex(columns=[*first, *sorted(set(trials.columns) - {*first, *BOOKKEEPING})])
-    summary = summarise(results)
-    write_csv(final, folder / "results.csv")
-    write_csv(ordered(searched), folder / "trials.csv")
-    write_csv(summary, folder / "summary.csv")
-    write_csv(compare(results, trials), folder / "comparisons.csv")
-    return summary
+    tables = {"results": final, "trials": ordered(searched)}
+    return [write_csv(table, folder / f"{name}.csv") for name, table in tables.items()]
 
 
-def short(row: pd.Series, metric: str) -> str:
-    """Mean and half width of the 95 % interval of a summary row, as 0.912±0.031."""
-    mean, high = row[f"{metric}_mean"], row[f"{metric}_high"]
-    return "-" if np.isnan(mean) else f"{mean:.3f}±{high - mean:.3f}"
+def short(row: pd.Series) -> tuple[str, ...]:
+    """AP of a row of summary.csv with its interval over seeds and test set; F1, ECE before and after."""
+    means = [row[f"{metric}_mean"] for metric in ("ap", "f1", "ece_before", "ece_after")]
+    ap, *others = ("-" if np.isnan(mean) else f"{mean:.3f}" for mean in means)
+    low, high = row["ap_test_low"], row["ap_test_high"]
+    return ap if np.isnan(low) else f"{ap} [{low:.2f}, {high:.2f}]", *others
 
 
 def test_set(row: pd.Series) -> str:
@@ -197,7 +197,8 @@ def result_table(summary: pd.DataFrame) -> Table:
     leaky = " [bold red]LEAKY[/]" if summary["leaky"].any() else ""
     table = Table(
         title=f"Events found on the held-out test set, split by {first['split']}{leaky}",
-        caption=f"Mean ± half of the 95 % interval over {first['n_seeds']} seeds. Test: {test_set(first)}. "
+        caption=f"Means over {first['n_seeds']} seeds; in brackets 95 % over seeds and test set. "
+        f"Test: {test_set(first)}. "
         f"Arrow accuracy {arrow_accuracy(summary):.3f} (chance 0.5).",
         box=None,
         collapse_padding=True,
@@ -211,9 +212,9 @@ def result_table(summary: pd.DataFrame) -> Table:
     best = summary.groupby("budget")["ap_mean"].max()
     for budget, rows in summary.sort_values("budget", kind="stable").groupby("budget"):
         for _, row in rows.iterrows():
-            ap = f"[bold]{short(row, 'ap')}[/]" if row["ap_mean"] == best[budget] else short(row, "ap")
-            others = [short(row, metric) for metric in ("f1", "ece_before", "ece_after")]
-            table.add_row(row["init"], row["head"], str(budget), ap, *others)
+            ap, *others = short(row)
+            bold = f"[bold]{escape(ap)}[/]" if row["ap_mean"] == best[budget] else escape(ap)
+            table.add_row(row["init"], row["head"], str(budget), bold, *others)
         if budget != summary["budget"].max():
             table.add_row()
     return table

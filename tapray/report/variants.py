@@ -1,37 +1,46 @@
-"""Tables over the variants of a study: what was published of each setting, and what a leak adds to it."""
+"""Tables over the variants of a study: what was published of each setting, and how variants differ."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
-from scipy.stats import ttest_ind
 
 from tapray.atomic import atomic_write
 from tapray.report import further
+from tapray.report.across import LIKE, inflation_table, variant_differences
 from tapray.report.tables import BY_CLASS, ordered, write_csv
+from tapray.study.results import Results
 from tapray.study.statistics import interval
 
 LIKELIEST = [f"{name}_argmax" for name in BY_CLASS]
 VARIANT = "variant"  # a column where the settings do not tell variants apart
-SETTING = ["split", "crop_size", "area_threshold", "head", "budget", "init"]
+SETTING = ["split", *LIKE, "head", "budget", "init"]
 DECISION = "decision"  # argmax: the likeliest class, as published; threshold: the one chosen on validation
-INFLATED = ["ap", "f1", "mcc"]
-PREVALENCES = ("prevalence_leaky", "prevalence_leak_free")
 
 
-def write_comparison(folders: Sequence[Path]) -> Path:
-    """Writes published.csv, .md and .tex, and of several folders inflation.csv, into `tables_folder`."""
+def write_comparison(folders: Sequence[Path], found: Sequence[Results]) -> Path:
+    """Writes published.csv, .md and .tex, and of several run folders differences.csv and inflation.csv, into
+    `tables_folder`.
+    """
     target = tables_folder(folders)
     table = published_table(folders)
     write_csv(table, target / "published.csv")
     atomic_write(target / "published.md", to_markdown(table))
     atomic_write(target / "published.tex", to_latex(table))
     if len(folders) > 1:
-        write_csv(inflation_table(folders), target / "inflation.csv")
+        names = [folder.name for folder in folders]
+        differences = variant_differences(dict(zip(names, found, strict=True)), np.random.default_rng(0))
+        facts = _settings(folders).assign(
+            is_leaky=[bool(own.results["leaky"].any()) for own in found],
+            prevalence=[own.results["prevalence"].mean() for own in found],
+        )
+        write_csv(differences, target / "differences.csv")
+        write_csv(inflation_table(differences, facts), target / "inflation.csv")
     return target
 
 
@@ -40,13 +49,22 @@ def tables_folder(folders: Sequence[Path]) -> Path:
     return (folders[0].parent if len(folders) > 1 else folders[0]) / "tables"
 
 
+def _settings(folders: Sequence[Path]) -> pd.DataFrame:
+    """What sets run folders apart, one row each: VARIANT, crop_size, area_threshold."""
+    crops = [yaml.safe_load((folder / "config.yaml").read_text())["crops"] for folder in folders]
+    rows = [
+        (folder.name, own["size"], own["area_threshold"]) for folder, own in zip(folders, crops, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=[VARIANT, *LIKE])
+
+
 def _results(folders: Sequence[Path]) -> pd.DataFrame:
     """The final runs of all run folders, with what sets the folders apart."""
-    parts = []
-    for folder in folders:
-        crops = yaml.safe_load((folder / "config.yaml").read_text())["crops"]
-        facts = {VARIANT: folder.name, "crop_size": crops["size"], "area_threshold": crops["area_threshold"]}
-        parts.append(pd.read_csv(folder / "report" / "results.csv").assign(**facts))
+    settings: list[dict[str, Any]] = _settings(folders).to_dict("records")  # type: ignore[assignment]
+    parts = [
+        pd.read_csv(folder / "report" / "results.csv").assign(**facts)
+        for folder, facts in zip(folders, settings, strict=True)
+    ]
     return ordered(pd.concat(parts, ignore_index=True))
 
 
@@ -105,27 +123,3 @@ def to_latex(table: pd.DataFrame) -> str:
     body = "\n".join([lines[0], r"\hline", *lines[1:]])
     words = head.index("n\\_seeds")
     return f"\\begin{{tabular}}{{{'l' * words}{'r' * (len(head) - words)}}}\n{body}\n\\end{{tabular}}\n"
-
-
-def inflation_table(folders: Sequence[Path]) -> pd.DataFrame:
-    """What a leaky split adds: its mean score minus that of the split without a leak, by setting and metric.
-
-    Columns: the setting without split, metric, leaky, leak_free (means over seeds), inflation, low and high
-    (95 %, Welch: the splits share no crops, so their seeds are not pairs), then the share of events among the
-    test crops of either: what chance reaches differs where that does. A setting of which there are
-    several variants of either kind has no row: which belong together is not known.
-    """
-    results = _results(folders)
-    rows = []
-    for setting, runs in results.groupby(SETTING[1:], sort=False):
-        sides = [runs[runs["leaky"] == leaky] for leaky in (True, False)]
-        pair = all(len(side) > 1 and side[VARIANT].nunique() == 1 for side in sides)
-        for metric in INFLATED if pair else ():
-            leaky, free = (side[metric].to_numpy(float) for side in sides)
-            test = ttest_ind(leaky, free, equal_var=False).confidence_interval(0.95)
-            means = {"leaky": leaky.mean(), "leak_free": free.mean(), "inflation": leaky.mean() - free.mean()}
-            cell = dict(zip(SETTING[1:], setting, strict=True))
-            shares = dict(zip(PREVALENCES, (side["prevalence"].mean() for side in sides), strict=True))
-            rows.append({**cell, "metric": metric, **means, "low": test.low, "high": test.high, **shares})
-    columns = [*SETTING[1:], "metric", "leaky", "leak_free", "inflation", "low", "high", *PREVALENCES]
-    return pd.DataFrame(rows, columns=columns)

@@ -78,9 +78,9 @@ class FeatureCache:
 
     def _sweep(self) -> None:
         """Removes what a killed process has left half-filled."""
-        for blank in self.folder.glob(".*.npy"):
-            with suppress(OSError), self._locked(f"{blank.stem}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
-                blank.unlink(missing_ok=True)
+        for part in (*self.folder.glob(".*.npy"), *self.folder.glob(".*.arrow")):
+            with suppress(OSError), self._locked(f"{part.stem}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                part.unlink(missing_ok=True)
 
     def drop(self, keys: Collection[str]) -> None:
         """Removes entries, but none that somebody holds."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from tapray.config import ClassWeights
 from tapray.model.augment import augment
-from tapray.model.heads import Head, PooledHead
+from tapray.model.heads import Dropout, Head, PooledHead
 from tapray.model.tap import TapNet
 from tapray.study.space import Settings
 
@@ -53,7 +53,7 @@ class Training:
         rows: of each module, the crops that it is trained on.
         steps: of the whole schedule.
         generators: of each module, all that is drawn, dropout included; the global one stays as it was.
-        augmented: inputs are crop pairs, to be flipped, turned and varied in intensity.
+        augmented: inputs are crop pairs, to be flipped, turned and varied in intensity; of one module alone.
     """
 
     def __init__(
@@ -79,7 +79,13 @@ class Training:
         ]
         self._shared = all(torch.equal(drawn[0], other) for other in drawn)
         self._drawn = torch.stack(drawn[:1] if self._shared else drawn, dim=1)  # (steps, 1 or modules, batch)
-        self._generator = generators[0]
+        self._generator = generators[0]  # augments
+        self._drops = [
+            (drop, generator)
+            for module, generator in zip(modules, generators, strict=True)
+            for drop in module.modules()
+            if isinstance(drop, Dropout)
+        ]
         groups = [
             {"params": module.parameters(), "lr": own.learning_rate, "weight_decay": own.weight_decay}
             for module, own in zip(modules, settings, strict=True)
@@ -91,11 +97,11 @@ class Training:
         """So many steps more."""
         for module in self.modules:
             module.train()
-        with torch.random.fork_rng(devices=[]):  # dropout knows no generator but the global one
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=self._generator)))
-            for rows in self._drawn[self.done : self.done + steps]:
-                self._step(rows)
+        for rows in self._drawn[self.done : self.done + steps]:
+            self._step(rows)
         self.done += steps
+        for drop, _ in self._drops:
+            drop.mask = None  # it fits batches of this training alone
         for module in self.modules:
             module.eval()
 
@@ -103,6 +109,8 @@ class Training:
         x, y = self._inputs[rows].float(), self._labels[rows].expand(len(self.modules), -1)
         if self._augment:
             x = augment(x.squeeze(0), self._augment, self._generator).unsqueeze(0)
+        for drop, generator in self._drops:
+            drop.draw(rows.shape[-1], generator)
         logits = side_by_side(self.modules, x[0] if self._shared else x, shared=self._shared)
         loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / y.shape[1]
         self._optimizer.zero_grad(set_to_none=True)
@@ -112,7 +120,7 @@ class Training:
 
 
 def side_by_side(modules: Sequence[nn.Module], x: Tensor, *, shared: bool) -> Tensor:
-    """Logits (S, B, K) of S modules of one shape.
+    """Logits (S, B, K) of S modules of one shape, which draw nothing themselves.
 
     Args:
         x: (S, B, ...), or (B, ...) where it is `shared` by all.
@@ -128,7 +136,8 @@ def side_by_side(modules: Sequence[nn.Module], x: Tensor, *, shared: bool) -> Te
         logits: Tensor = functional_call(modules[0], tensors, (x,))
         return logits
 
-    several: Tensor = vmap(one, in_dims=(0, None if shared else 0), randomness="different")(stacked, x)
+    # it refuses modules that draw: from one generator for all, none would be as it is alone
+    several: Tensor = vmap(one, in_dims=(0, None if shared else 0), randomness="error")(stacked, x)
     return several
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tapray.study.cells import Fitted, Work, prepare
 from tapray.study.scoring import search_scores
+from tapray.study.works import Fitted, Work, prepare
 
 RUNGS = 3  # looks at the validation crops, the last at the end
 DIVERGED: dict[str, Any] = {"status": "failed", "error": "the training ran away: its logits are not finite"}

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from tapray.atomic import atomic_write
 from tapray.config import JobConfig
-from tapray.study.cells import SEARCH_SEED, Cell, Fitted, Member, Work, run_work
+from tapray.study.cells import Cell
 from tapray.study.halving import DIVERGED, run_halving
 from tapray.study.results import kind_of, work_name
 from tapray.study.scoring import final_record, search_scores
 from tapray.study.space import settings_of
 from tapray.study.statistics import time_blocks
+from tapray.study.works import SEARCH_SEED, Fitted, Member, Work, run_work
 
 Record = dict[str, Any]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tapray.crops.budgets import count_events
 from tapray.model.encoders import draw_of
 from tapray.study.calibration import Calibration, fit_calibration
-from tapray.study.cells import Fitted, Member, Work
 from tapray.study.metrics import average_precision, best_f1_threshold, probability_scores, score
+from tapray.study.works import Fitted, Member, Work
 
 
 def search_scores(work: Work, member: Member, fitted: Fitted) -> dict[str, float]:

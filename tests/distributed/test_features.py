@@ -16,7 +16,7 @@ from tapray.crops.collect import Inputs
 from tapray.crops.normalise import normalise
 from tapray.crops.shards import ShardReader
 from tapray.distributed.cluster import GROWTH
-from tapray.distributed.features import Sources, write_features
+from tapray.distributed.features import Sources, crops_digest, write_features
 from tapray.model.tap import freeze
 from tapray.model.weights import load_tap
 from tapray.study.cache import FeatureCache
@@ -26,10 +26,10 @@ from tests.conftest import tiny_config
 pytestmark = pytest.mark.slow
 
 
-def sources_of(tiny_job: Path, config: JobConfig, digest: str = "x") -> Sources:
+def sources_of(tiny_job: Path, config: JobConfig) -> Sources:
     entries = json.loads((tiny_job / "simulate" / "movies.json").read_text())
     movies = Inputs(config, [MovieEntry.model_validate(entry) for entry in entries]).movies
-    return Sources(config, tiny_job / "shard", digest, movies, tiny_job / "pretrain" / "model")
+    return Sources(config, tiny_job / "shard", movies, tiny_job / "pretrain" / "model")
 
 
 def test_features_are_those_of_the_frozen_net_and_are_made_once(
@@ -52,10 +52,17 @@ def test_features_are_those_of_the_frozen_net_and_are_made_once(
     torch.testing.assert_close(change[:, 1, 0], pixels[:, 1] - pixels[:, 0], atol=5e-3, rtol=5e-3)
     again = write_features(sources, tmp_path / "again", cache, Reporter("quiet"))
     assert (again["computed"], again["cached"]) == (0, 4)
-    other = write_features(
-        sources_of(tiny_job, config, "y"), tmp_path / "other", cache, Reporter("quiet"), anew=True
-    )
+    other = write_features(sources, tmp_path / "other", cache, Reporter("quiet"), anew=True)
     assert other["computed"] == 4
+
+
+def test_features_belong_to_places_and_not_to_labels(tiny_job: Path) -> None:
+    index = ShardReader(tiny_job / "shard").index()
+    labelled_anew = index.assign(label=1 - index["label"], split="test")
+    assert crops_digest(labelled_anew, 32) == crops_digest(index, 32)
+    others = (index.assign(y=index["y"] + 1), index.iloc[1:], index.iloc[::-1])
+    assert crops_digest(index, 32) not in {crops_digest(other, 32) for other in others}
+    assert crops_digest(index, 32) != crops_digest(index, 33)
 
 
 def test_crops_are_cut_from_the_features_of_whole_frames(
@@ -65,8 +72,7 @@ def test_crops_are_cut_from_the_features_of_whole_frames(
     config = tiny_config(tmp_path, crops={"features": "frame"}, study={"inits": ["tap"]})
     sources, cache = sources_of(tiny_job, config), FeatureCache(tmp_path / "cache", 1e9)
     write_features(sources, tmp_path / "features", cache, Reporter("quiet"))
-    labelled_anew = sources_of(tiny_job, config, "y")  # of the same frames
-    assert write_features(labelled_anew, tmp_path / "other", cache, Reporter("quiet"))["computed"] == 0
+    assert write_features(sources, tmp_path / "other", cache, Reporter("quiet"))["computed"] == 0
     store, net = FeatureStore(tmp_path / "features"), freeze(load_tap(sources.model))
     crops, index = store.features(Init.TAP, 0, Layer.PROJECTION), store.index()
     assert crops.shape == (len(index), 2, 32, 16, 16)

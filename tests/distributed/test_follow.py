@@ -12,8 +12,9 @@ import pytest
 from ray.job_submission import JobStatus
 
 from tapray.console import Reporter
-from tapray.distributed import jobs
-from tapray.distributed.jobs import RESTARTS, Cluster, Lost, see_through
+from tapray.distributed import submission
+from tapray.distributed.jobs import Cluster, Lost
+from tapray.distributed.submission import RESTARTS, see_through
 from tapray.errors import UserError
 from tapray.replay import Replay
 
@@ -46,7 +47,7 @@ def said(what: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(submission.time, "sleep", lambda seconds: None)
 
 
 def followed(client: Client) -> list[str]:
@@ -96,7 +97,7 @@ class Sends:
 
 @pytest.mark.parametrize("wait", [True, False])
 def test_only_new_jobs_count(monkeypatch: pytest.MonkeyPatch, wait: bool) -> None:
-    monkeypatch.setattr(jobs, "Cluster", Sends)
+    monkeypatch.setattr(submission, "Cluster", Sends)
     monkeypatch.setattr(Sends, "tries", 0)
     lost = 3 * RESTARTS
     monkeypatch.setattr(Sends, "new", [True] + [False] * lost)
@@ -111,7 +112,7 @@ def test_only_new_jobs_count(monkeypatch: pytest.MonkeyPatch, wait: bool) -> Non
 
 @pytest.mark.parametrize(("wait", "sends"), [(True, RESTARTS), (False, 1)])
 def test_a_job_that_always_dies_is_given_up(monkeypatch: pytest.MonkeyPatch, wait: bool, sends: int) -> None:
-    monkeypatch.setattr(jobs, "Cluster", Sends)
+    monkeypatch.setattr(submission, "Cluster", Sends)
     monkeypatch.setattr(Sends, "tries", 0)
     monkeypatch.setattr(Sends, "new", [True] * (RESTARTS + 1))
     monkeypatch.setattr(Sends, "ends", [JobStatus.FAILED] * (RESTARTS + 1))

@@ -118,6 +118,33 @@ def test_interrupted_and_with_a_worker_killed(
     assert log.read_text().splitlines() == lines
 
 
+def test_workers_may_die_often_but_not_without_getting_on(
+    inputs: Inputs, tiny_job: Path, frames: Path, tmp_path: Path
+) -> None:
+    """No restart is allowed in a fit of Ray's: what lets it go on are checkpoints between the deaths."""
+    pretraining = {**inputs.config.pretrain.model_dump(), "checkpoint_every": 10}
+    config = tiny_config(tiny_job, pretrain=pretraining, ray={"max_failures": 0, "train_workers": 1})
+    regions = {role: inputs.regions_of(role) for role in (Role.TRAIN, Role.VAL)}
+    log, folder = tmp_path / "log.jsonl", tmp_path / "checkpoints"
+
+    def run() -> None:
+        pretrain(config, regions, frames, folder, log, Reporter("quiet"))
+
+    def killed() -> None:
+        training_workers()[-1].kill()
+
+    end = once(log.exists, killed)  # it is made before the first step
+    with pytest.raises(UserError, match="workers died again and again, without a new checkpoint"):
+        run()
+    end()
+    ends = [once((folder / f"step_{step:08d}.safetensors").exists, killed) for step in (10, 30)]
+    run()
+    for end in ends:
+        end()
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == [10, 20, 30, 40, 50, 60]
+
+
 def test_more_workers_than_cpus_is_one_line(inputs: Inputs, tiny_job: Path, tmp_path: Path) -> None:
     config = tiny_config(tiny_job, ray={"train_workers": 3})
     with pytest.raises(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from tapray.config import CropConfig, Role
 from tapray.crops.draw import Region
-from tapray.explaining import _others
+from tapray.explaining import Look, _looks, _others
 from tapray.insight.explain import INSETS, PAIRS, WAYS, along, stretches, strongest_regions, window
-from tapray.model.attribution import attribution
+from tapray.model.attribution import attribution, evidence
 from tapray.model.tap import TapNet
 from tests.insight.conftest import Noise
 
@@ -62,10 +67,9 @@ def test_maps_of_a_region_are_those_of_its_frames(noise: Noise, net: TapNet) -> 
     np.testing.assert_array_equal(seen.frames, [stretch.frame(movie, t, "linear") for t in (1, 3)])
     assert seen.features.shape == (32, 24, 32)
     pair = np.stack([stretch.frame(movie, t, "linear") for t in (1, 3)])
-    for way in ("evidence", "grad_cam"):
-        whole = attribution(net, pair[None], way)[0]
+    for way, whole in attribution(net, pair[None]).items():
         small = maps[way][1]
-        halved = whole.reshape(24, 2, 32, 2).mean(axis=(1, 3))
+        halved = whole[0].reshape(24, 2, 32, 2).mean(axis=(1, 3))
         assert np.corrcoef(halved.ravel(), small.ravel())[0, 1] > 0.9
 
 
@@ -74,10 +78,47 @@ def test_other_ways_count_what_both_frames_say(net: TapNet) -> None:
     regions = pd.DataFrame({"y": [16, 30], "x": [16, 45]})
     found = _others(net.eval(), frames, regions, 32)
     crops = torch.from_numpy(np.stack([frames[:, :32, :32], frames[:, 14:46, 29:61]]))
-    with torch.no_grad():
-        logit = net(crops)[0][:, 0] - net(torch.zeros_like(crops))[0][:, 0]
+    ends = [evidence(net, net.features(own)).mean(dim=(1, 2)) for own in (crops, torch.zeros_like(crops))]
+    lead = ends[0] - ends[1]
     assert {own.shape for own in found.values()} == {(2, 32, 32)}
-    np.testing.assert_allclose(found["integrated_gradients"].sum(axis=(1, 2)), logit, rtol=0.1, atol=0.02)
+    assert _others(net, frames, regions[:0], 32) == {}
+    np.testing.assert_allclose(found["integrated_gradients"].sum(axis=(1, 2)), lead, rtol=0.1, atol=0.02)
+
+
+def test_a_look_is_drawn_of_small_crops_and_of_flat_maps(noise: Noise, net: TapNet, tmp_path: Path) -> None:
+    """A Grad-CAM may be 0 all over, and crops smaller than what a net pools evenly."""
+    _, movie = noise(5, 40, 56)
+    size = net.backbone.divisor - 4
+    config = SimpleNamespace(crops=CropConfig(size=size))
+    inputs: Any = SimpleNamespace(config=config, movies={"m": movie})
+    look = Look(inputs, stretches([Region("m", 0, 5, 0, 0, 40, 56)], places((2, 20, 20)), 1))
+    (seen,) = look.along({"tap": net, "random_default": net}, lambda: None)
+    seen.maps["tap"]["grad_cam"][:] = 0
+    paths = look.pictures(net, seen, tmp_path, Role.TRAIN)
+    names = ["evidence_train.png", "evidence_train.csv", "grad_cam_train.png", "grad_cam_train.csv"]
+    assert [path.name for path in paths] == [*names, "features_train.png"]
+    assert all(path.is_file() for path in paths)
+    assert len(pd.read_csv(paths[1])) == INSETS
+    assert pd.read_csv(paths[3]).empty
+    tables = list(look.numbers([seen]))
+    assert [str(own["way"].iloc[0]) for own in tables] == list(WAYS)
+    shares = [own[own["metric"] == "mass_share"]["value"].iloc[0] for own in tables]
+    assert np.isfinite(shares[0])
+    assert np.isnan(shares[1])  # of nothing
+
+
+def test_of_a_split_that_shares_its_frames_they_are_looked_at_once() -> None:
+    whole, other = Region("m", 0, 10, 0, 0, 60, 80), Region("m", 20, 30, 0, 0, 60, 80)
+    known = {name: SimpleNamespace(table=table) for name, table in places((2, 20, 20)).items()}
+
+    def looked(test: Region) -> list[Role]:
+        regions = {Role.TRAIN: [whole], Role.TEST: [test]}
+        config = SimpleNamespace(crops=CropConfig())
+        inputs: Any = SimpleNamespace(config=config, places=known, regions_of=regions.get)
+        return list(_looks(inputs))
+
+    assert looked(other) == [Role.TRAIN, Role.TEST]
+    assert looked(whole) == [Role.TRAIN]
 
 
 def test_regions_that_stand_out_lie_apart() -> None:

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from tapray import insights
-from tapray.config import CropConfig
+from tapray.config import CropConfig, JobConfig, MovieEntry
+from tapray.crops.collect import Inputs
 from tapray.model.tap import TapNet
 from tests.insight.conftest import Noise
 
@@ -37,6 +38,33 @@ def test_a_mistake_is_cut_out_with_all_that_lies_there(noise: Noise, net: TapNet
     assert set(found.ways) == {"evidence", "Grad-CAM"}
     assert {own.shape for own in found.ways.values()} == {(32, 32)}
     assert not np.allclose(*found.ways.values())
+
+
+def test_small_crops_are_shown_at_their_size(noise: Noise, net: TapNet) -> None:
+    _, movie = noise(10, 64, 96)
+    size = net.backbone.divisor - 4  # a window that pools evenly would be less than twice as large
+    job: Any = SimpleNamespace(
+        config=SimpleNamespace(crops=CropConfig(size=size)), inputs=SimpleNamespace(movies={"m": movie})
+    )
+    row = pd.Series({"movie": "m", "first": 2, "last": 3, "top": 20, "left": 34})
+    found = insights._close(job, net, row, lambda t: np.zeros((64, 96), int), EVENTS)
+    assert found.frames.shape == (2, 2 * size, 2 * size)
+    assert {own.shape for own in found.ways.values()} == {(2 * size, 2 * size)}
+
+
+def test_outlines_are_of_masks_and_not_of_clicks(noise: Noise, tmp_path: Path) -> None:
+    _, movie = noise(10, 64, 96)
+    (tmp_path / "clicks.csv").write_text("t,y,x,class,quality\n4,30,40,division,certain\n")
+    marks = np.zeros((10, 64, 96), np.uint8)
+    marks[4:6, 28:33, 38:43] = 1
+    np.save(tmp_path / "marks.npy", marks)
+    clicks = {"kind": "event_table", "path": tmp_path / "clicks.csv"}
+    masks = {"kind": "event_masks", "path": tmp_path / "marks.npy"}
+    for told, wanted in (([clicks], 0), ([clicks, masks], 25)):
+        entry = MovieEntry.model_validate({"name": "m", "path": movie.path, "annotations": told})
+        found = Inputs(JobConfig(movies=(entry,)), [entry]).outlines(entry)(4)
+        assert found.shape == (64, 96)
+        assert (found > 0).sum() == wanted
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,12 @@ def test_what_tiles_show_is_what_the_whole_frame_shows(net: TapNet, monkeypatch:
             torch.testing.assert_close(own, first, rtol=1e-4, atol=1e-5)
 
 
-def test_integrated_gradients_add_up_to_the_logit(net: TapNet) -> None:
+def test_integrated_gradients_add_up_to_what_the_evidence_does(net: TapNet) -> None:
     given = crops(3, 32)
     found = integrated_gradients(net, given)
     assert found.shape == given.shape
-    with torch.no_grad():
-        whole = net(given)[0][:, 0] - net(torch.zeros_like(given))[0][:, 0]
-    torch.testing.assert_close(found.sum(dim=(1, 2, 3)), whole, rtol=0.1, atol=0.02)
+    whole = [evidence(net, net.features(own)).mean(dim=(1, 2)) for own in (given, torch.zeros_like(given))]
+    torch.testing.assert_close(found.sum(dim=(1, 2, 3)), whole[0] - whole[1], rtol=0.1, atol=0.02)
 
 
 def test_occlusion_sees_what_is_hidden(net: TapNet) -> None:
@@ -88,6 +87,17 @@ def test_channels_are_summed_and_crops_have_their_own_size() -> None:
     given = torch.rand(1, 2, 2, 32, 32)
     for way in (integrated_gradients, occlusion):
         assert way(net, given).shape == (1, 2, 32, 32)
-    shown = attribution(net, given.numpy())
-    assert shown.shape == (1, 32, 32)
-    assert 0 <= shown.min() <= shown.max() <= 1
+    for shown in attribution(net, given.numpy()).values():
+        assert shown.shape == (1, 32, 32)
+        assert 0 <= shown.min() <= shown.max() <= 1
+
+
+def test_a_map_stays_in_place_where_the_stem_takes_more_than_the_frame_has(net: TapNet) -> None:
+    given = crops(1, 33).numpy()
+    with torch.no_grad():
+        places = evidence(net, net.features(torch.from_numpy(given))).abs()[0]
+    assert places.shape == (17, 17)
+    shown = torch.from_numpy(attribution(net, given)["evidence"][0])
+    assert shown.shape == (33, 33)
+    between = 0.75 * places[0, :16] + 0.25 * places[0, 1:]  # bilinear, two pixels a place
+    torch.testing.assert_close(shown[0, 1::2] / shown[0, 0], between / places[0, 0], rtol=1e-4, atol=1e-4)

@@ -7,7 +7,7 @@ import torch
 
 import tapray.model.dense
 from tapray.model.backbones import PRESETS
-from tapray.model.dense import dense_features, halo
+from tapray.model.dense import dense_features, halo, reach
 from tapray.model.tap import TapNet, freeze, initialise
 
 
@@ -48,3 +48,19 @@ def test_no_feature_depends_on_what_lies_beyond_the_halo(preset: str) -> None:
         assert int(rows.max()) - last <= far
         reached = max(reached, first - int(rows.min()), int(rows.max()) - last)
     assert reached > 0.3 * far
+
+
+@pytest.mark.parametrize("preset", ["unet-12s2", "resnet-fpn"])
+def test_a_crop_between_two_places_of_its_frame_depends_on_nothing_beyond_its_reach(preset: str) -> None:
+    net, far, size = net_of(preset), reach(preset), 48
+    divisor, stride = net.backbone.divisor, net.backbone.stride
+    middle = -(-(far + divisor) // divisor) * divisor
+    x = torch.rand(1, 1, 2 * middle + 4 * divisor, divisor, requires_grad=True)
+    beyond = []
+    for y in range(middle, middle + divisor):
+        features = net.backbone.dense(x)[..., y // stride : y // stride + size // stride, :]
+        (slope,) = torch.autograd.grad(features.square().sum(), x)
+        rows = torch.nonzero(slope.abs().sum(dim=(0, 1, 3))).flatten()
+        beyond.append(max(y - int(rows.min()), int(rows.max()) - (y + size - 1)))
+    assert max(beyond) <= far
+    assert max(beyond) > 0.3 * far

@@ -28,7 +28,7 @@ def test_attribution_lies_where_time_is_seen() -> None:
     for step in range(60):
         trainer.train_step(*batches.train(0, step))
     frames = fading(1)[[2, 3]].astype(np.float32)[None] / 1000
-    found = attribution(trainer.net, frames)
+    found = attribution(trainer.net, frames)["evidence"]
     assert found.shape == (1, *frames.shape[2:])
     assert found.min() >= 0
     assert found.max() == 1

@@ -139,6 +139,37 @@ def test_a_mistake_shows_its_crop_the_event_and_both_attributions(
     assert [len(panel.collections) for panel in panels[:4]] == [1, 1, 0, 0]  # the mask's edge
 
 
+def test_events_of_the_wrong_kind_have_a_part_of_their_own(drawn: list[Figure], tmp_path: Path) -> None:
+    row = {"movie": "m", "t": 4, "y": 21.0, "x": 33.0, "probability": 0.7, "class": "death"}
+    missed = {**row, "mistake": "false negative", "called": "none"}
+    mixed = {**row, "mistake": "wrong kind", "called": "division"}
+    errors.gallery(pd.DataFrame([missed, mixed]), [view(), view()], "attribution", tmp_path / "a.png")
+    (figure,) = drawn
+    assert [part.get_suptitle() for part in figure.subfigs] == [
+        "no false positives",
+        "false negatives, the most confident first",
+        "wrong kinds, the most confident first",
+        "",
+    ]
+    first = figure.subfigs[2].axes[0]
+    assert first.get_title(loc="left").split("\n")[1] == "p 0.700  death called division  m  t 4  y 21  x 33"
+    assert not figure.subfigs[3].axes
+
+
+def test_a_flat_map_is_drawn_without_regions(drawn: list[Figure], tmp_path: Path) -> None:
+    frames, flat = np.zeros((2, 40, 60), np.float32), np.zeros((40, 60), np.float32)
+    none = pd.DataFrame({"y": [], "x": []})
+    insets = Insets.around(none, 16, frames, {"grad_cam": flat}, {})
+    events = pd.DataFrame({"y": [12.0], "x": [18.0], "radius": [4.0]})
+    path = explain.overlay_figure(frames, flat, none, insets, events, "a title", tmp_path / "a.png")
+    assert path.is_file()
+    (figure,) = drawn
+    assert len(figure.axes) == 2  # and no squares
+    assert "no place stands out" in figure.get_supxlabel()
+    for panel in figure.axes:
+        assert [patch.radius for patch in panel.patches if isinstance(patch, Circle)] == [4]
+
+
 def test_a_frame_pair_shows_regions_by_number_and_events(drawn: list[Figure], tmp_path: Path) -> None:
     frames = np.zeros((2, 40, 60), np.float32)
     cam = np.zeros((40, 60), np.float32)
@@ -146,7 +177,7 @@ def test_a_frame_pair_shows_regions_by_number_and_events(drawn: list[Figure], tm
     regions = pd.DataFrame({"y": [10, 30], "x": [20, 50]})
     events = pd.DataFrame({"y": [12.0], "x": [18.0], "radius": [4.0]})
     other = np.stack([np.full((16, 16), -1.0), np.full((16, 16), 2.0)]).astype(np.float32)
-    insets = Insets.around(regions, 16, frames, {"evidence": cam}, {"occlusion": other})
+    insets = Insets.around(regions, 16, frames, {"evidence": cam}, {"occlusion": other, "abs": abs(other)})
     explain.overlay_figure(frames, cam, regions, insets, events, "a title", tmp_path / "a.png")
     (figure,) = drawn
     assert figure.get_suptitle() == "a title"
@@ -159,8 +190,10 @@ def test_a_frame_pair_shows_regions_by_number_and_events(drawn: list[Figure], tm
         assert [(box.get_x(), box.get_y()) for box in boxes] == [(11.5, 1.5), (41.5, 21.5)]
         assert [text.get_text() for text in panel.texts] == ["1", "2"]
         assert [patch.radius for patch in panel.patches if isinstance(patch, Circle)] == [4]
-    rows = np.reshape(np.array(figure.axes[2:], object), (4, 2))
+    rows = np.reshape(np.array(figure.axes[2:], object), (5, 2))
     names = [row[0].get_ylabel().replace("\n", " ") for row in rows]
-    assert names == ["t", "t + delta", "evidence", "occlusion"]
+    assert names == ["t", "t + delta", "evidence", "occlusion", "abs"]
     assert [panel.get_title() for panel in rows[0]] == ["1", "2"]
-    assert [panel.images[1].get_clim() for panel in rows[3]] == [(-1, 1), (-2, 2)]  # each its own, 0 amid
+    assert [panel.images[1].get_clim() for panel in rows[2]] == [(0, 3), (0, 3)]  # one for all
+    for row in rows[3:]:  # each its own, 0 amid, whatever its signs
+        assert [panel.images[1].get_clim() for panel in row] == [(-1, 1), (-2, 2)]

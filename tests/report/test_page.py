@@ -41,20 +41,24 @@ def test_every_arm_and_head_of_a_study_is_explained(study: dict[str, Any]) -> No
 def test_what_calibration_changes_is_told_as_far_as_it_can_be(
     study: dict[str, Any], val_events: int | None, chance: bool
 ) -> None:
-    before = study["results"]["ece_before"]
-    change = {("tap", 5): -0.01, ("tap", 10): 0.02, ("end_to_end", 5): 0.002, ("end_to_end", 10): -0.02}
-    noise = 0.004 * (study["results"]["seed"] - 1)
-    cells = zip(study["results"]["init"], study["results"]["budget"], strict=True)
-    results = study["results"].assign(ece_after=before + [change[cell] for cell in cells] + noise)
-    page = before_and_after(summarise(results), results, (300, 12), val_events)
-    assert "The mean ECE falls in 2 of 4 rows; it rises for `tap` linear at 10 (+0.020 [" in page
-    assert (
-        "not told apart from none is the change for `end_to_end` linear at 5 (+0.002 [-0.008, +0.012]" in page
+    """A fall that may be none is called so, as a rise is."""
+    summary = summarise(study["results"])
+    change = {("tap", 5): -0.01, ("tap", 10): 0.02, ("end_to_end", 5): -0.002, ("end_to_end", 10): -0.02}
+    table = pd.DataFrame(
+        {
+            **{"init": init, "head": "linear", "budget": budget, "method": "temperature_bias"},
+            **{"metric": "ece", "change": own, "change_low": own - 0.005, "change_high": own + 0.005},
+        }
+        for (init, budget), own in change.items()
     )
+    page = before_and_after(summary, table, (300, 12), val_events)
+    assert "The ECE falls in 2 of 4 rows, in 1 its change is not told apart from none; it rises for" in page
+    assert "rises for `tap` linear at 10 (+0.020 [+0.015, +0.025]; before, its ECE was" in page
     assert ("leave it to chance" in page) == chance
-    fallen = results.assign(ece_after=before - 0.01 + noise)
-    page = before_and_after(summarise(fallen), fallen, (300, 12), val_events)
-    assert "falls in 4 of 4 rows.\n" in page
+    assert "| -0.002 [-0.007, +0.003] |" in page
+    fallen = table.assign(change_low=-0.03, change_high=-0.001)
+    assert "falls in 4 of 4 rows.\n" in before_and_after(summary, fallen, (300, 12), val_events)
+    assert "rows" not in before_and_after(summary, None, (300, 12), val_events)
 
 
 def test_the_parts_of_the_brier_score_add_up_on_the_page(study: dict[str, Any]) -> None:
@@ -78,12 +82,22 @@ def test_what_attribution_finds_has_intervals_that_are_called_too_narrow() -> No
         for metric, value in scores.items()
     ]
     columns = ["part", "net", "way", "metric", "value", "low", "high"]
-    page = further.attribution(pd.DataFrame(rows, columns=columns))
-    first = (
-        "| pretraining part | grad-cam | tap | 20.00% | 10.00% | 2.000 [1.800, 2.200] | 0.700 [0.630, 0.770]"
-    )
-    assert first in page
+    table = pd.DataFrame(rows, columns=columns)
+    page = further.attribution(table)
+    of_tap = "grad-cam | tap | 20.00% | 10.00% | 2.000 [1.800, 2.200] | 0.700 [0.630, 0.770]"
+    assert f"| seen in pretraining | {of_tap}" in page
+    assert f"| test part | {of_tap}" in page
     assert "few blocks, one net of each kind, so they are too narrow" in page
+    assert "all other ground counts as free of events" in page
+    found = PICTURE.findall(page)
+    assert all(caption for _, caption in found)
+    files = {name for name, _ in found}
+    assert files >= {f"{what}_{p}.png" for what in ("features", "grad_cam") for p in ("train", "test")}
+    assert "nothing below is held out" not in page
+    seen = further.attribution(table[table["part"] == "train"])
+    assert "nothing below is held out" in seen
+    assert "test part |" not in seen
+    assert not any("_test" in name for name, _ in PICTURE.findall(seen))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +107,8 @@ def test_every_picture_has_a_caption(study: dict[str, Any], init: str, whose: st
     page = further.errors(pd.DataFrame({"init": [init], "head": ["linear"], "budget": [5]}))
     assert "begin too late or end too early" in page
     assert whose in page
+    assert "with `overrules: true`" in page
+    assert "whatever kind of event it is called" in page
     none = study["results"].assign(init="random_default")
     arrow = _arrow(none, [{"step": 1, "arrow": 0.5}])
     assert "No arm of this study has the pretrained encoder" in arrow

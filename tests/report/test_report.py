@@ -19,6 +19,7 @@ from tapray.config import Init
 from tapray.report import result_table, write_report
 from tapray.report.figures import STYLES
 from tapray.report.labels import front_table
+from tapray.report.page import _verdict
 from tapray.report.reliability import reliability_table
 from tapray.report.tables import chosen_heads, compare, summarise, write_tables
 from tests.report.conftest import SKILL
@@ -69,7 +70,7 @@ def test_figures_are_pictures_with_their_numbers(report: Path) -> None:
         assert "</svg>" in (report / f"{name}.svg").read_text()
         assert len(pd.read_csv(report / f"{name}.csv")) >= 8
     summary, curve = (pd.read_csv(report / f"{name}.csv") for name in ("summary", "label_budget"))
-    pd.testing.assert_series_equal(curve["ap_high"], summary["ap_high"])
+    pd.testing.assert_series_equal(curve["ap_test_high"], summary["ap_test_high"])
 
 
 def test_results_table(study: dict[str, Any], report: Path) -> None:
@@ -164,21 +165,34 @@ def test_the_page_states_claims_with_both_intervals(report: Path) -> None:
     claim = next(
         line for line in page.splitlines() if line.startswith("- At 5 events") and "end_to_end" in line
     )
-    sure = "" if row["p_holm"] < 0.05 else " (on this test set, not surely on another)"
-    assert f"beats{sure} `end_to_end` ({row['head_other']} head, AP {row['mean_other']:.3f}" in claim
-    assert f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] AP over 3 seeds" in claim
-    assert f"[{row['test_low']:+.3f}, {row['test_high']:+.3f}] over seeds and test set" in claim
+    assert f"{_verdict(row)} `end_to_end` ({row['head_other']} head, AP {row['mean_other']:.3f})" in claim
+    interval = f"{row['difference']:+.3f} [{row['test_low']:+.3f}, {row['test_high']:+.3f}]"
+    assert f"{interval} AP over 3 seeds and the test set, p = {row['p_holm']:.2g}." in claim
     assert row["test_low"] < row["difference"] < row["test_high"]
-    assert row["p"] <= row["p_holm"] <= min(1, 16.001 * row["p"])  # budgets, other arms, heads, metrics
-    assert f"p = {row['p_holm']:.2g} (corrected for all 16 comparisons)" in claim
+    assert row["p"] <= row["p_holm"] <= min(1, 4.001 * row["p"])  # budgets, other arms
+    assert "corrected for the 4 comparisons of this list" in page
     assert "7 whole fields of view or blocks of time (so few that these intervals are too narrow)" in page
     assert "Labelled events: 40 of training, from which budgets are drawn, 9 of validation and 8" in page
+    assert "share most of them" not in page  # 10 of 40
     assert "| share that overlaps a training crop | 0" in page
-    assert "The mean ECE falls in 12 of 12 rows" in page
+    assert "validation crops, " in page.partition("## Calibration")[2]
     assert "LEAKY" not in page
     assert "WARNING" not in page
     html = (report / "report.html").read_text()
     assert all(f'href="{path.name}"' in html for path in report.iterdir() if path.suffix != ".html")
+
+
+def test_a_verdict_needs_more_than_these_seeds() -> None:
+    sure = {"difference": 0.2, "low": 0.1, "high": 0.3, "p_holm": 0.01}
+    verdicts = {
+        "beats": sure,
+        "is beaten by": {"difference": -0.2, "low": -0.3, "high": -0.1, "p_holm": 0.049},
+        "is ahead of (in these runs": sure | {"p_holm": 0.05},
+        "is behind (in these runs": {"difference": -0.2, "low": -0.3, "high": -0.1, "p_holm": 0.5},
+        "is not told apart from": {"difference": 0.2, "low": -0.1, "high": 0.5, "p_holm": 0.2},
+    }
+    for verdict, row in verdicts.items():
+        assert _verdict(pd.Series(row)).startswith(verdict)
 
 
 def test_the_page_says_how_many_labels_are_needed(study: dict[str, Any], report: Path) -> None:
@@ -232,8 +246,11 @@ def test_the_page_warns(synthetic: Make, tmp_path: Path) -> None:
         split="random_crop",
     )
     counts = {"train/0": 90, "train/1": 7, "train/2": 3, "val/0": 31, "test/0": 290, "test/1": 10}
-    write_report(tmp_path, **poor, name="night_4", counts=counts)
+    write_report(
+        tmp_path, **poor | {"events": {"train": 7, "val": 9, "test": 8}}, name="night_4", counts=counts
+    )
     page = text_of(tmp_path)
+    assert "Draws of 5 of 7 events share most of them" in page
     assert "<h1>night_4: cell events from few labels</h1>" in (tmp_path / "report.html").read_text()
     assert "| labelled crops | none | division | death" in page
     assert "| train | 90 | 7 | 3" in page
@@ -241,7 +258,7 @@ def test_the_page_warns(synthetic: Make, tmp_path: Path) -> None:
     assert "WARNING: the arrow accuracy has not left 0.5" in page
     assert "is not told apart from `fine_tune`" in page
     console = Console(width=80, file=io.StringIO(), record=True)
-    console.print(result_table(summarise(poor["results"])))
+    console.print(result_table(pd.read_csv(tmp_path / "summary.csv")))
     assert "split by random_crop LEAKY" in console.export_text()
 
 
@@ -263,14 +280,15 @@ def test_predictions_of_other_crops_are_refused(study: dict[str, Any], tmp_path:
         write_report(tmp_path, **(study | {"predictions": study["predictions"] | {key: other}}))
 
 
-def test_the_printed_table_fits_a_terminal(study: dict[str, Any]) -> None:
+def test_the_printed_table_fits_a_terminal(report: Path) -> None:
     console = Console(width=80, file=io.StringIO(), record=True)
-    summary = summarise(study["results"])
+    summary = pd.read_csv(report / "summary.csv")
     console.print(result_table(summary))
     text = console.export_text()
     row = summary.query("init == 'random_default' and head == 'linear' and budget == 10").iloc[0]
     line = next(line for line in text.splitlines() if line.split()[:3] == ["random_default", "linear", "10"])
-    assert line.split()[3] == f"{row['ap_mean']:.3f}±{row['ap_high'] - row['ap_mean']:.3f}"
+    shown = f"{row['ap_mean']:.3f} [{row['ap_test_low']:.2f}, {row['ap_test_high']:.2f}]"
+    assert line.split()[3:6] == shown.split()
     assert "…" not in text
     assert "Arrow accuracy 0.730" in " ".join(text.split())
-    assert len([line for line in text.splitlines() if "±0" in line]) == len(summary)
+    assert len(re.findall(r" \[-?\d\.\d\d, \d\.\d\d\] ", text)) == len(summary)

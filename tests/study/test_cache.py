@@ -136,9 +136,11 @@ def test_what_is_evicted_while_others_fill_is_not_asked_for(cache: FeatureCache)
 
 def test_what_a_killed_process_has_left_is_removed(cache: FeatureCache) -> None:
     cache.folder.mkdir(parents=True, exist_ok=True)
-    (cache.folder / ".dead.npy").write_bytes(bytes(100))
+    for part in (".dead.npy", ".late.arrow"):
+        (cache.folder / part).write_bytes(bytes(100))
     with cache.filling({"a": (4, 8)}) as blanks:
         assert blanks["a"].exists()
         with cache.filling({"b": (4, 8)}):  # another study: what is being filled stays
             assert blanks["a"].exists()
-    assert not (cache.folder / ".dead.npy").exists()
+    left = {path.name for path in cache.folder.iterdir() if path.suffix in (".npy", ".arrow")}
+    assert left == {"a.arrow", "b.arrow"}

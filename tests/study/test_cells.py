@@ -17,11 +17,12 @@ from tapray.model.encoders import build_encoder
 from tapray.model.heads import ScaledHead
 from tapray.model.tap import TapNet, initialise
 from tapray.model.weights import save_tap
-from tapray.study.cells import SEARCH_SEED, Cell, Fitted, Member, Work, run_work, seeds_together, together
+from tapray.study.cells import Cell, seeds_together, together
 from tapray.study.halving import run_halving, rungs
 from tapray.study.scoring import final_record, search_scores
 from tapray.study.space import Settings
 from tapray.study.store import FeatureStore, features_name
+from tapray.study.works import SEARCH_SEED, Fitted, Member, Work, run_work
 from tests.study.sources import write_store
 
 pytestmark = pytest.mark.filterwarnings("error")

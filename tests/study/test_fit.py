@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch.nn.utils import parameters_to_vector
 
 from tapray.config import ClassWeights, HeadKind
 from tapray.model.heads import HEADS, Head, HeadOptions, PooledHead, build_head
@@ -95,10 +96,13 @@ def test_batches_hold_the_classes_alike_or_as_they_come() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in HeadKind if HEADS[kind].stacks])
 @pytest.mark.parametrize("shared", [False, True])
-def test_heads_trained_as_one_take_no_notice_of_each_other(kind: HeadKind, shared: bool) -> None:
+@pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.2, 0.5, 0.1)])
+def test_heads_trained_as_one_take_no_notice_of_each_other(
+    kind: HeadKind, shared: bool, rates: tuple[float, ...]
+) -> None:
     """Each as when it is trained alone, but for the last digits: with its own settings, crops and draws."""
     features, labels = problem()
-    settings = [Settings(learning_rate=10**-n, weight_decay=10**-n, dropout=0.0) for n in (2, 3, 4)]
+    settings = [Settings(10**-n, 10**-n, rate) for n, rate in zip((2, 3, 4), rates, strict=True)]
     rows = [torch.arange(0, 120, 1 if shared else n) for n in (1, 2, 3)]
     seeds = [0, 0, 0] if shared else [0, 1, 2]
 
@@ -110,7 +114,8 @@ def test_heads_trained_as_one_take_no_notice_of_each_other(kind: HeadKind, share
         return made
 
     together, alone = heads([0, 1, 2]), [heads([n])[0] for n in range(3)]
-    for one, same in zip(together, alone, strict=True):
+    others = heads([2, 1])  # in another place, beside others
+    for one, same in zip([*together, *others], [*alone, alone[2], alone[1]], strict=True):
         assert not one.training
         for name, value in one.state_dict().items():
             torch.testing.assert_close(value, same.state_dict()[name], atol=1e-5, rtol=1e-4)
@@ -123,23 +128,38 @@ def test_heads_trained_as_one_take_no_notice_of_each_other(kind: HeadKind, share
     )
 
 
-def test_dropout_differs_among_heads_trained_as_one() -> None:
+def test_dropout_differs_among_heads_trained_as_one_by_rate_and_generator_alone() -> None:
     features, labels = problem()
-    rates = (0.0, 0.5, 0.5)
+    rates, seeds, groups = (0.0, 0.5, 0.5, 0.0, 0.5), (0, 0, 1, 1, 0), torch.tensor([0, 1, 2, 0, 1])
     made = [build_head(HeadKind.MLP, 4, 8, 2, generator(), HeadOptions(rate)) for rate in rates]
-    given = ([torch.arange(120)] * 3, [SETTINGS] * 3, 5, 8, [generator()] * 3)
+    rows = torch.tensor([0, 61])  # one crop of each class: every generator draws the same batches
+    given = ([rows] * 5, [SETTINGS] * 5, 5, 8, [generator(seed) for seed in seeds])
     Training(made, made[0].front(features), labels, *given).advance(5)
-    assert len({weights_digest(head) for head in made}) == 3
+    weights = torch.stack([parameters_to_vector(head.parameters()) for head in made])
+    apart = torch.cdist(weights, weights, p=torch.inf)
+    alike = groups[:, None] == groups
+    assert apart[alike].max() < 1e-5
+    assert apart[~alike].min() > 1e-3
+    assert all("mask" not in name for head in made for name, _ in head.named_buffers())  # none is left
 
 
-def test_a_training_that_is_looked_at_goes_on_as_one_that_is_not() -> None:
-    """But for dropout, which each part draws anew."""
+def test_heads_that_draw_for_themselves_are_not_trained_as_one() -> None:
+    made = [torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5)) for _ in range(2)]
+    given = ([torch.arange(12)] * 2, [SETTINGS] * 2, 2, 4, [generator(), generator()])
+    training = Training(made, torch.zeros(12, 3), torch.arange(12) % 2, *given)
+    with pytest.raises(RuntimeError, match="randomness"):
+        training.advance(1)
+
+
+@pytest.mark.parametrize("kind", [HeadKind.LINEAR, HeadKind.MLP])
+def test_a_training_that_is_looked_at_goes_on_as_one_that_is_not(kind: HeadKind) -> None:
+    """Dropout included."""
     features, labels = problem()
     digests = []
     for parts in ([20], [5, 1, 14]):
-        head = build_head(HeadKind.LINEAR, 4, 8, 2, generator(), SETTINGS.head)
+        head = build_head(kind, 4, 8, 2, generator(), SETTINGS.head)
         given = ([torch.arange(120)], [SETTINGS], 20, 8, [generator()])
-        training = Training([head], features, labels, *given)
+        training = Training([head], head.front(features), labels, *given)
         for steps in parts:
             training.advance(steps)
         assert training.done == 20
