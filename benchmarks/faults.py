@@ -116,6 +116,16 @@ def kill_worker(running: Running, number: int) -> None:
     running.workers()[number].kill()
 
 
+def kill_often(running: Running) -> None:
+    """More often than Ray restarts workers within a fit, a checkpoint apart."""
+    for step in (HARM_AT, 65, 85):
+        running.until(step)
+        version = running.version()
+        kill_worker(running, -1)
+        while running.version() == version:
+            time.sleep(0.02)
+
+
 def kill_driver(running: Running) -> None:
     running.process.kill()
 
@@ -155,6 +165,7 @@ def fill_disk_for_a_while(running: Running) -> None:
 ROWS: dict[str, tuple[Callable[[Running], None], int]] = {
     "worker killed": (partial(kill_worker, number=-1), 0),
     "other worker killed": (partial(kill_worker, number=0), 0),
+    "worker killed three times": (kill_often, 0),
     "driver killed": (kill_driver, -signal.SIGKILL),
     "all processes killed": (kill_everything, -signal.SIGKILL),
     "SIGTERM (preemption)": (terminate, 130),

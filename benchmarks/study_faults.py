@@ -1,9 +1,13 @@
 """What is lost when something dies while a study goes on? The second half of `make test-faults`.
 
-Each row runs the same small study from the same pretrained net through the command line, does its harm once
-some trials or runs are on record, runs the same command again where the job has ended, and compares
-results.csv and trials.csv with those of the undisturbed study, byte by byte; MLflow must hold each trial and
-run once. Exits with 1 if any row loses or doubles anything.
+    python -m benchmarks.study_faults
+
+Each row runs the same small study from the same pretrained net through the command line, with the random
+sampler and linear and pooled heads, does its harm once it is due, removes what the row says, runs the same
+command again where the job has ended, and compares results.csv and trials.csv with those of the undisturbed
+study, byte by byte. MLflow must hold each trial and run once, and no record that was there after the harm may
+be made anew: not by the command that goes on, nor by one that is given when all is done. Exits with 1 if any
+row loses or doubles anything.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,8 @@ SEARCH: dict[str, Any] = {
 }
 TRIALS, RUNS = 3 * 2 * 2 * 6, 3 * 2 * 2 * 4
 COMPARED = ("results.csv", "trials.csv")
+CACHED = "cache/features"
+BEGUN = 1 << 16  # bytes of an array on the disk: one that is blank has two pages
 
 
 class Running:
@@ -44,27 +51,45 @@ class Running:
         self.folder = folder
         self.errors = folder.with_suffix(".txt").open("w+")
         command = [sys.executable, "-m", "tapray", "report", "study.yaml", "--progress", "quiet"]
-        self.process = subprocess.Popen(command, cwd=folder, stderr=self.errors, start_new_session=True)
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,  # where Ray tells of a lost worker
+            stderr=self.errors,
+            start_new_session=True,
+        )
 
-    def records(self) -> int:
-        """Trials and runs on record."""
-        return len([*(self.folder / "run" / "study").glob("*s-*.json")])
+    def records(self) -> dict[str, int]:
+        """The files of trials and runs on record, and when each was written."""
+        paths = (self.folder / "run" / "study").glob("*s-*.json")
+        return {path.name: path.stat().st_mtime_ns for path in paths}
 
-    def until(self, works: int, seconds: float = 300) -> None:
-        """Waits for so many files of records."""
+    def stages(self) -> set[str]:
+        """Those that are done."""
+        return {path.parent.name for path in (self.folder / "run").glob("*/done.json")}
+
+    def progress(self) -> int:
+        """Grows with every record and stage."""
+        return len(self.records()) + len(self.stages())
+
+    def until(self, due: Callable[[Running], bool], seconds: float = 300) -> None:
+        """Waits for something to be so."""
         deadline = time.monotonic() + seconds
-        while self.records() < works:
+        while not due(self):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{works} records were not reached: {self.told()}")
-            time.sleep(0.01)
+                raise RuntimeError(f"what was waited for did not come: {self.told()}")
+            time.sleep(0.005)
+
+    def end_well(self) -> None:
+        if self.process.wait(900):
+            raise RuntimeError(f"did not end well: {self.told()}")
 
     def told(self) -> str:
         self.errors.flush()
         return Path(self.errors.name).read_text().strip()[-300:]
 
     def workers(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
+        return [child for child in self.children() if "ImplicitFunc" in " ".join(child.cmdline())]
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -82,13 +107,50 @@ def interrupt(running: Running) -> None:
     running.process.send_signal(signal.SIGINT)
 
 
-# When (works on record), what is done, and the exit status the job ends with, 0 if it goes on by itself.
-ROWS: dict[str, tuple[int, Callable[[Any], None], int]] = {
-    "worker killed while searching": (3, kill_worker, 0),
-    "driver killed while searching": (3, kill_driver, -signal.SIGKILL),
-    "all processes killed while searching": (6, kill_everything, -signal.SIGKILL),
-    "driver killed in the final runs": (45, kill_driver, -signal.SIGKILL),
-    "Ctrl-C in the final runs": (45, interrupt, 130),
+def on_record(works: int) -> Callable[[Running], bool]:
+    return lambda running: len(running.records()) >= works
+
+
+def writing_features(running: Running) -> bool:
+    """Whether the first crops are in one of the arrays that are still being filled."""
+    with contextlib.suppress(FileNotFoundError):
+        blanks = (running.folder / CACHED).glob(".*.npy")
+        return any(512 * blank.stat().st_blocks > BEGUN for blank in blanks)
+    return False
+
+
+def calibrating(running: Running) -> bool:
+    return (running.folder / "run" / ".begun-calibrate").exists()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """When and in which stage it comes, what is done, and the job's exit status, 0 if it goes on by itself.
+
+    before, after: folders that are removed before the job, and before the command is given again.
+    """
+
+    due: Callable[[Running], bool]
+    harm: Callable[[Any], None]
+    status: int
+    stage: str = "study"
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+KILLED = -signal.SIGKILL
+ROWS = {
+    "driver killed while features are written": Fault(
+        writing_features, kill_driver, KILLED, "features", before=(CACHED, "run/features")
+    ),
+    "worker killed while searching": Fault(on_record(3), kill_worker, 0),
+    "driver killed while searching": Fault(on_record(3), kill_driver, KILLED),
+    "all processes killed while searching": Fault(on_record(6), kill_everything, KILLED),
+    "driver killed in the final runs": Fault(on_record(45), kill_driver, KILLED),
+    "Ctrl-C in the final runs": Fault(on_record(45), interrupt, 130),
+    "all processes killed while calibrating, and no features left": Fault(
+        calibrating, kill_everything, KILLED, "calibrate", after=(CACHED,)
+    ),
 }
 
 
@@ -102,26 +164,53 @@ def logged(folder: Path) -> dict[str, int]:
     return {"logged": finished, "unfinished": len(own) - finished, "doubled": len(own) - len(names)}
 
 
-def row(base: Path, folder: Path, when: int, harm: Callable[[Any], None], status: int) -> dict[str, Any]:
+def row(base: Path, folder: Path, fault: Fault) -> dict[str, Any]:
     shutil.copytree(base, folder)
+    for path in fault.before:
+        shutil.rmtree(folder / path)
     running = Running(folder)
-    running.until(when)
+    running.until(fault.due)
     start = time.monotonic()
-    harm(running)
-    if status:
-        ended = running.process.wait(300)
-        if ended != status:
-            raise RuntimeError(f"exit status {ended} instead of {status}: {running.told()}")
-        kept = running.records()
+    fault.harm(running)
+    if fault.status and (ended := running.process.wait(300)) != fault.status:
+        raise RuntimeError(f"exit status {ended} instead of {fault.status}: {running.told()}")
+    if fault.stage in running.stages():
+        raise RuntimeError(f"the stage {fault.stage} was over before the harm")
+    if fault.status:
         time.sleep(1)
+    kept, before = running.records(), running.progress()
+    for path in fault.after:
+        shutil.rmtree(folder / path)
+    if fault.status:
         running = Running(folder)
-    else:
-        kept = running.records()
-    running.until(kept + 1)
+    running.until(lambda running: running.progress() > before)
     recovered = time.monotonic() - start
-    if running.process.wait(900):
-        raise RuntimeError(f"did not end well: {running.told()}")
-    return {"works_kept": kept, "seconds_to_recover": round(recovered, 1), **logged(folder)}
+    running.end_well()
+    found = {"works_kept": len(kept), "seconds_to_recover": round(recovered, 1), **logged(folder)}
+    whole = running.records()
+    Running(folder).end_well()
+    again = running.records()
+    return {**found, "kept_as_they_were": kept.items() <= whole.items(), "done_is_done": whole == again}
+
+
+def tables(folder: Path) -> list[bytes]:
+    return [(folder / "run" / "report" / name).read_bytes() for name in COMPARED]
+
+
+def prepared(base: Path) -> None:
+    """A job with features and without a store: each row has one of its own."""
+    base.mkdir()
+    study = {**STUDY, "study": SEARCH, "ray": {"num_cpus": 2}}
+    (base / "study.yaml").write_text(yaml.safe_dump(study))
+    command = [sys.executable, "-m", "tapray", "features", "study.yaml", "--progress", "quiet"]
+    subprocess.run(command, cwd=base, check=True)
+    (base / "mlflow.db").unlink()
+
+
+def intact(record: dict[str, Any]) -> bool:
+    """Whether nothing was lost or doubled."""
+    same = all(record.get(name, True) for name in ("same_tables", "kept_as_they_were", "done_is_done"))
+    return same and record.get("logged") == TRIALS + RUNS and not (record["doubled"] or record["unfinished"])
 
 
 def main() -> None:
@@ -130,35 +219,24 @@ def main() -> None:
     given = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        base = scratch / "base"
-        base.mkdir()
-        study = {**STUDY, "study": SEARCH, "ray": {"num_cpus": 2}}
-        (base / "study.yaml").write_text(yaml.safe_dump(study))
-        command = [sys.executable, "-m", "tapray", "features", "study.yaml", "--progress", "quiet"]
-        subprocess.run(command, cwd=base, check=True)
-        (base / "mlflow.db").unlink()  # each row has a store of its own
-        shutil.copytree(base, scratch / "undisturbed")
+        scratch, alone = Path(name), Path(name) / "undisturbed"
+        prepared(scratch / "base")
+        shutil.copytree(scratch / "base", alone)
         start = time.monotonic()
-        if (undisturbed := Running(scratch / "undisturbed")).process.wait(900):
-            raise RuntimeError(undisturbed.told())
-        rows: dict[str, Any] = {"undisturbed": {"seconds": round(time.monotonic() - start, 1)}}
-        rows["undisturbed"] |= logged(scratch / "undisturbed")
-        expected = [(scratch / "undisturbed" / "run" / "report" / each).read_bytes() for each in COMPARED]
+        Running(alone).end_well()
+        rows: dict[str, Any] = {
+            "undisturbed": {"seconds": round(time.monotonic() - start, 1), **logged(alone)}
+        }
         for each in given.rows:
             folder = scratch / each.replace(" ", "_")
             try:
-                rows[each] = row(base, folder, *ROWS[each])
-                found = [(folder / "run" / "report" / name).read_bytes() for name in COMPARED]
-                rows[each]["same_tables"] = found == expected
+                rows[each] = row(scratch / "base", folder, ROWS[each])
+                rows[each]["same_tables"] = tables(folder) == tables(alone)
             except RuntimeError as error:
-                rows[each] = {"failed": str(error), "same_tables": False}
+                rows[each] = {"failed": str(error)}
             print(each, json.dumps(rows[each]), file=sys.stderr, flush=True)
     emit("study_faults", rows)
-    whole = all(record.get("same_tables", True) for record in rows.values())
-    once = all(record.get("logged") == TRIALS + RUNS for record in rows.values())
-    beyond = any(record.get("doubled") or record.get("unfinished") for record in rows.values())
-    sys.exit(not (whole and once and not beyond))
+    sys.exit(not all(map(intact, rows.values())))
 
 
 if __name__ == "__main__":

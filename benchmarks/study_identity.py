@@ -1,8 +1,11 @@
 """Does a study give the same results.csv from 1 and from 4 trials at a time, and again? Byte by byte.
 
+    python -m benchmarks.study_identity
+
 One small job is simulated, pretrained and embedded once; then the study of each sampler is run from the same
-features with 1 and with 4 concurrent trials: 12 trials of each cell, 3 at a time, so that TPE and GP have
-learned from some. Exits with 1 if any two differ.
+features with 1 concurrent trial, with 4, and with 4 once more: linear, pooled and mlp heads, the latter with
+dropout in its search space, 12 trials of each cell, 3 at a time, so that TPE and GP have learned from some.
+Exits with 1 if any two differ in results.csv or trials.csv.
 """
 
 from __future__ import annotations
@@ -21,25 +24,26 @@ from benchmarks.common import emit
 from benchmarks.faults import STUDY
 from benchmarks.study_faults import SEARCH
 
-CONCURRENT = (1, 4)
+CONCURRENT = (1, 4, 4)
 TABLES = ("results.csv", "trials.csv")
+SEARCHED: dict[str, Any] = {
+    **{**SEARCH, "heads": ["linear", "pooled", "mlp"], "trials": 12},
+    "search": ["learning_rate", "weight_decay", "dropout"],
+}
 
 
-def digests(folder: Path, sampler: str, concurrent: int) -> dict[str, str]:
+def digests(folder: Path, sampler: str, number: int) -> dict[str, str]:
     """Of the tables of a study run by the command line in a folder of its own."""
-    ray = {"num_cpus": max(CONCURRENT), "concurrent_trials": concurrent}
+    name = f"{sampler}_{number}"
     study = {
-        **STUDY,
-        "study": {**SEARCH, "trials": 12, "sampler": sampler},
-        "ray": ray,
-        "out": f"{sampler}_{concurrent}",
+        **{**STUDY, "study": {**SEARCHED, "sampler": sampler}, "out": name},
+        "ray": {"num_cpus": max(CONCURRENT), "concurrent_trials": CONCURRENT[number]},
     }
-    path = folder / f"{sampler}_{concurrent}.yaml"
-    path.write_text(yaml.safe_dump(study))
-    command = [sys.executable, "-m", "tapray", "report", path.name, "--progress", "quiet"]
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(study))
+    command = [sys.executable, "-m", "tapray", "report", f"{name}.yaml", "--progress", "quiet"]
     subprocess.run(command, cwd=folder, check=True)
-    found = folder / study["out"] / "report"
-    return {name: hashlib.sha256((found / name).read_bytes()).hexdigest() for name in TABLES}
+    found = folder / name / "report"
+    return {table: hashlib.sha256((found / table).read_bytes()).hexdigest() for table in TABLES}
 
 
 def main() -> None:
@@ -50,11 +54,11 @@ def main() -> None:
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         for sampler in given.samplers:
-            found = [digests(Path(name), sampler, concurrent) for concurrent in CONCURRENT]
-            rows[sampler] = {"same": found[0] == found[1], **found[0]}
+            one, four, again = (digests(Path(name), sampler, number) for number in range(len(CONCURRENT)))
+            rows[sampler] = {"same_from_1_and_4": one == four, "same_again": four == again, **one}
             print(sampler, rows[sampler], file=sys.stderr, flush=True)
-    emit("study_identity", {"concurrent": CONCURRENT, "samplers": rows})
-    sys.exit(not all(row["same"] for row in rows.values()))
+    emit("study_identity", {"concurrent": CONCURRENT, "heads": SEARCHED["heads"], "samplers": rows})
+    sys.exit(not all(row["same_from_1_and_4"] and row["same_again"] for row in rows.values()))
 
 
 if __name__ == "__main__":
