@@ -73,7 +73,8 @@ def _compared(folders: list[Path]) -> Path:
     from tapray.report.variants import write_comparison
     from tapray.runfolder import RunFolder
 
-    return write_comparison(folders, [results_of(RunFolder(folder)) for folder in folders])
+    found = [results_of(RunFolder(folder)) for folder in folders] if len(folders) > 1 else []
+    return write_comparison(folders, found)
 
 
 @app.command()

@@ -158,6 +158,8 @@ def _train(job: Job, config: JobConfig, number: int, regions: Regions, frames: P
     folder = target / "checkpoints" / identity
     stream = open_stream(frames, regions[Role.VAL], config, settings.sampler, config.seed)
     saved = Checkpoints(folder, settings.keep_checkpoints)
+    if saved.latest() is None:
+        shutil.rmtree(_pictures(job, number), ignore_errors=True)  # of a net with other workers
     pictures = Pictures(stream, settings, config.channels, saved, _pictures(job, number))
     run_id = _run(job, number)
     live, tell = job.tracker.live(run_id), telling_workers(config, job.reporter.say)

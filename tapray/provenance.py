@@ -33,12 +33,13 @@ _PACKAGES = (
 
 def command() -> str:
     """The command that is being run."""
-    return redact(shlex.join(sys.argv))
+    return shlex.join(map(redact, sys.argv))
 
 
 def without_paths(command: str) -> str:
     """Of each path in a command only the last part, and the program's name as it is typed."""
-    shown = shlex.join(re.sub(r"^(-[^=]*=)?.*/", r"\1", part) for part in shlex.split(command))
+    parts = (part.rstrip("/") for part in shlex.split(command))
+    shown = shlex.join(re.sub(r"^(-[^=]*=)?.*/", r"\1", part) for part in parts)
     return re.sub(r"^__main__\.py\b", "tapray", shown)
 
 

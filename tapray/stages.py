@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,9 +96,15 @@ def kept_features(job: Job) -> Iterator[None]:
     from tapray.study.store import FeatureStore
 
     store = FeatureStore(job.features)
-    with job.feature_cache.held([path.stem for path in store.paths().values()]):
+    with ExitStack() as stack:
+
+        def hold() -> None:
+            stack.enter_context(job.feature_cache.held([path.stem for path in store.paths().values()]))
+
+        hold()
         if not store.complete():
             features(job)
+            hold()  # they may have other names now
         yield
 
 

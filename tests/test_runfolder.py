@@ -97,7 +97,8 @@ def test_the_commands_that_made_it_are_told_without_folders(
     )
     for stage in ("simulate", "shard"):
         folder.mark_done(stage, "key")
-    monkeypatch.setattr(sys, "argv", ["/env/tapray/__main__.py", "run", "study.yaml", "--out", "/lab/runs/a"])
+    second = ["/env/tapray/__main__.py", "run", "study.yaml", "--out", "/lab/runs/a/"]
+    monkeypatch.setattr(sys, "argv", second)
     told = folder.about(job(tmp_path / "a"))["Commands that made this"]
     assert told.splitlines() == ["tapray shard 'my study.yaml' --out=a", "tapray run study.yaml --out a"]
 

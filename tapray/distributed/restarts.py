@@ -38,7 +38,7 @@ def fit_to_the_end(
         except TrainingFailedError as error:
             if user_fault(error) is not None:
                 raise
-            if done() > before:
+            if done() > before and not _without_room(error):
                 continue
             if (told := lost(error)) is not None:
                 raise told from error
@@ -47,12 +47,11 @@ def fit_to_the_end(
 
 def lost(error: TrainingFailedError) -> UserError | None:
     """What to say where workers were lost or found no room, through no fault of the program."""
-    failure = getattr(error, "controller_failure", None)
-    if type(failure).__name__.startswith("WorkerGroupStartup"):
+    if _without_room(error):
         return UserError(
             "no room for the workers was found in all that time",
             where="ray.train_workers",
-            todo="ask for fewer workers, or wait for the machines; run again to continue",
+            todo="run again to continue once the machines are there; with fewer workers it begins anew",
         )
     failures = getattr(error, "worker_failures", {}).values()
     if not any(hasattr(each, "health_check_failure") for each in failures):  # as one that is dead has
@@ -62,6 +61,11 @@ def lost(error: TrainingFailedError) -> UserError | None:
         where="pretrain",
         todo="see whether their memory suffices (Ray's logs tell why they died); run again to continue",
     )
+
+
+def _without_room(error: TrainingFailedError) -> bool:
+    """Whether Ray gave up to look for room: it has waited as long as it may."""
+    return type(getattr(error, "controller_failure", None)).__name__.startswith("WorkerGroupStartup")
 
 
 def waiting_for_room(config: RayConfig, stop: Path, warn: Callable[[str], None]) -> Callable[[], None]:
@@ -77,7 +81,10 @@ def waiting_for_room(config: RayConfig, stop: Path, warn: Callable[[str], None])
         if time.monotonic() < due:
             return
         due = time.monotonic() + LOOK_S
-        have = ray.cluster_resources().get(kind, 0.0)  # type: ignore[no-untyped-call]  # Ray has no type here
+        try:
+            have = ray.cluster_resources().get(kind, 0.0)  # type: ignore[no-untyped-call]  # Ray has no type here
+        except (ray.exceptions.RayError, RuntimeError, OSError):
+            return  # the head is away; what is fitted knows how long to wait for it
         if have >= least:
             told = False
             return

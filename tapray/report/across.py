@@ -28,25 +28,35 @@ def variant_differences(found: Mapping[str, Results], rng: np.random.Generator) 
     """Each variant's mean AP and F1 minus those of each before it, by init, head and budget.
 
     low and high (95 %): seeds, the encoders that they share, and the test set are drawn anew; as pairs where
-    both variants are judged on the same test crops (`paired`), else each for itself.
+    both variants are judged at the same test places (`paired`), else each for itself.
 
     Args:
         found: of each variant, in the order of the study file.
     """
     drawn, rows = _resampled({name: own.predictions for name, own in found.items()}, rng), []
     for other, variant in combinations(found, 2):
-        both = [found[name].results.groupby(CELL)[[*METRICS]].mean() for name in (variant, other)]
+        paired = drawn[variant] is drawn[other]
+        both = _means(found[variant].results, found[other].results, paired=paired)
         for cell in both[0].index.intersection(both[1].index, sort=False):
             for metric in METRICS:
                 means = [float(own.loc[cell, metric]) for own in both]
                 spread = difference(_apart(drawn, variant, other, cell, metric, rng))
-                told = (metric, drawn[variant] is drawn[other], *means, means[0] - means[1])
+                told = (metric, paired, *means, means[0] - means[1])
                 rows.append((variant, other, *cell, *told, spread.low, spread.high))
     return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
 
 
+def _means(one: pd.DataFrame, other: pd.DataFrame, *, paired: bool) -> list[pd.DataFrame]:
+    """Mean scores by cell; of pairs over the seeds that both have."""
+    key = [*CELL, "seed"]
+    sides = [one, other]
+    if paired:
+        sides = [own.merge(rest[key], on=key) for own, rest in ((one, other), (other, one))]
+    return [own.groupby(CELL)[[*METRICS]].mean() for own in sides]
+
+
 def _resampled(found: Mapping[str, Predictions], rng: np.random.Generator) -> dict[str, Resampled]:
-    """Of each variant; one and the same for those that are judged on the same test crops."""
+    """Of each variant; one and the same for those that are judged at the same test places."""
     alike: dict[tuple[bytes, ...], list[str]] = {}
     for name, predictions in found.items():
         run = next(iter(predictions.values()))

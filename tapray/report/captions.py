@@ -15,7 +15,7 @@ _LOOK = (
 _CAPTIONS = {  # by how the names of files begin
     "label_budget": (
         "Average precision against the label budget, a panel for each head. Colour, marker and line tell the "
-        "arms apart; bars: 95 % over seeds; thin grey line: chance."
+        "arms apart; bars: 95 % over seeds and test set; thin grey line: chance."
     ),
     "fronts": (
         "Search trials of each budget by ECE and average precision on validation; right, the final runs by "

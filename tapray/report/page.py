@@ -91,9 +91,10 @@ def _question(title: str, summary: pd.DataFrame, results: pd.DataFrame, n_groups
         "How well does an event head find cell events on ground it has never seen, from few labelled events, "
         "and does time arrow pretraining (`tap`) beat the other initialisations?\n\n"
         f"Split by {first['split']}. Test set: {test_set(first)}, the same for every run. "
-        f"Numbers are means over {first['n_seeds']} seeds with the 95 % interval over seeds (Student t) in "
-        f"brackets; intervals over seeds and test set draw both anew, the test set by {n_groups} whole "
-        f"fields of view or blocks of time{_few(n_groups)}. {_shared(summary, results)}"
+        f"Numbers are means over {first['n_seeds']} seeds. Brackets hold 95 % intervals, in tables over "
+        "seeds (Student t) unless a column says otherwise; those over seeds and test set draw both anew, the "
+        f"test set by {n_groups} whole fields of view or blocks of time{_few(n_groups)}. "
+        f"{_shared(summary, results)}"
         f"Average precision (AP) is {first['prevalence']:.3f} by chance.{leaky}"
     )
 
@@ -131,7 +132,8 @@ def _claims(pairs: pd.DataFrame, results: pd.DataFrame) -> str:
         f"Heads are chosen by validation AP. The p values are corrected for the {len(claims)} comparisons of "
         "this list; intervals and p draw seeds, the encoders that they share, and the test set anew."
     )
-    return f"## Result\n\n{_warning(results)}{how}\n\n{text}"
+    parts = [how, text] if lines else [text]
+    return "\n\n".join([f"## Result\n\n{_warning(results)}{parts[0]}", *parts[1:]])
 
 
 def _verdict(row: pd.Series) -> str:

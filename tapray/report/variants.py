@@ -26,6 +26,9 @@ DECISION = "decision"  # argmax: the likeliest class, as published; threshold: t
 def write_comparison(folders: Sequence[Path], found: Sequence[Results]) -> Path:
     """Writes published.csv, .md and .tex, and of several run folders differences.csv and inflation.csv, into
     `tables_folder`.
+
+    Args:
+        found: what each study found, where there are several folders.
     """
     target = tables_folder(folders)
     table = published_table(folders)

@@ -60,6 +60,18 @@ def test_the_same_test_crops_and_seeds_are_pairs(differences: pd.DataFrame) -> N
     assert (other["high"] > other["low"])[other["metric"] == "ap"].all()
 
 
+def test_pairs_are_of_the_seeds_that_both_have(found: dict[str, Results]) -> None:
+    free = found["free"]
+    fewer = Results(
+        free.results[free.results["seed"] < 2],
+        free.trials,
+        {key: run for key, run in free.predictions.items() if key[3] < 2},
+    )
+    rows = variant_differences({"free": free, "fewer": fewer}, np.random.default_rng(0))
+    assert rows["paired"].all()
+    np.testing.assert_allclose(rows[["difference", "low", "high"]], 0, atol=1e-12)
+
+
 def test_inflation_is_what_a_leak_adds(differences: pd.DataFrame) -> None:
     facts = pd.DataFrame(
         {
