@@ -55,13 +55,13 @@ LEARNING: dict[str, Any] = {
 LEARNED = 0.6  # its accuracy on validation
 
 
-class Running:
-    """`tapray pretrain` in a folder."""
+class Command:
+    """A command of tapray's on the study in a folder, in a session of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.log = folder, folder / "run" / "pretrain" / "log.jsonl"
+    def __init__(self, name: str, folder: Path) -> None:
+        self.folder = folder
         self.errors = folder.with_suffix(".txt").open("w+")  # beside: the folder's disk may be full
-        command = [sys.executable, "-m", "tapray", "pretrain", "study.yaml", "--progress", "quiet"]
+        command = [sys.executable, "-m", "tapray", name, "study.yaml", "--progress", "quiet"]
         self.process = subprocess.Popen(
             command,
             cwd=folder,
@@ -69,6 +69,22 @@ class Running:
             stderr=self.errors,
             start_new_session=True,
         )
+
+    def children(self) -> list[psutil.Process]:
+        """Every process that it has started, and theirs."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def named(self, part: str) -> list[psutil.Process]:
+        """Those of its children that are called so."""
+        return [child for child in self.children() if part in " ".join(child.cmdline())]
+
+
+class Running(Command):
+    """`tapray pretrain` in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("pretrain", folder)
+        self.log = folder / "run" / "pretrain" / "log.jsonl"
 
     def records(self) -> list[dict[str, Any]]:
         """Of its log so far."""
@@ -102,13 +118,9 @@ class Running:
         lines = Path(self.errors.name).read_text().strip().splitlines()
         return lines[-1] if lines else ""
 
-    def children(self) -> list[psutil.Process]:
-        """Every process that it has started, and theirs."""
-        return psutil.Process(self.process.pid).children(recursive=True)
-
     def workers(self) -> list[psutil.Process]:
         """Those that train."""
-        return [child for child in self.children() if "RayTrainWorker" in " ".join(child.cmdline())]
+        return self.named("RayTrainWorker")
 
 
 def kill_worker(running: Running, number: int) -> None:
@@ -126,11 +138,11 @@ def kill_often(running: Running) -> None:
             time.sleep(0.02)
 
 
-def kill_driver(running: Running) -> None:
+def kill_driver(running: Command) -> None:
     running.process.kill()
 
 
-def kill_everything(running: Running) -> None:
+def kill_everything(running: Command) -> None:
     """As a power cut does."""
     for process in [*running.children(), psutil.Process(running.process.pid)]:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -32,7 +32,7 @@ import psutil
 import yaml
 
 from benchmarks.common import emit
-from benchmarks.faults import STUDY, kill_everything
+from benchmarks.faults import STUDY, Command, kill_driver, kill_everything
 
 SEARCH: dict[str, Any] = {
     **{"inits": ["tap", "random_default", "end_to_end"], "heads": ["linear", "pooled"], "budgets": [2, 3]},
@@ -44,20 +44,11 @@ CACHED = "cache/features"
 BEGUN = 1 << 16  # bytes of an array on the disk: one that is blank has two pages
 
 
-class Running:
+class Running(Command):
     """`tapray report` in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.errors = folder.with_suffix(".txt").open("w+")
-        command = [sys.executable, "-m", "tapray", "report", "study.yaml", "--progress", "quiet"]
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdout=subprocess.DEVNULL,  # where Ray tells of a lost worker
-            stderr=self.errors,
-            start_new_session=True,
-        )
+        super().__init__("report", folder)
 
     def records(self) -> dict[str, int]:
         """The files of trials and runs on record, and when each was written."""
@@ -89,18 +80,11 @@ class Running:
         return Path(self.errors.name).read_text().strip()[-300:]
 
     def workers(self) -> list[psutil.Process]:
-        return [child for child in self.children() if "ImplicitFunc" in " ".join(child.cmdline())]
-
-    def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return self.named("ImplicitFunc")
 
 
 def kill_worker(running: Running) -> None:
     running.workers()[0].kill()
-
-
-def kill_driver(running: Running) -> None:
-    running.process.kill()
 
 
 def interrupt(running: Running) -> None:
