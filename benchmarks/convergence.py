@@ -47,10 +47,12 @@ def movie_frames(data: Path, name: str) -> tuple[NDArray[Any], str]:
     return movie.read(0, movie.shape[0]), intensity
 
 
-def stream(frames: NDArray[Any], job: JobConfig, kind: SamplerKind, folder: Path) -> CropStream:
+def stream(
+    frames: NDArray[Any], job: JobConfig, kind: SamplerKind, folder: Path, seed: int = 0
+) -> CropStream:
     """Crops of these frames, drawn by that sampler."""
     found = [stored("m", frames, job, kind, folder)]
-    return CropStream(found, job.pretrain.size, job.pretrain.frames, job.crops.intensity, 0)
+    return CropStream(found, job.pretrain.size, job.pretrain.frames, job.crops.intensity, seed)
 
 
 def curve(
@@ -60,8 +62,9 @@ def curve(
     minutes: float,
     folder: Path,
     device: torch.device,
+    seed: int,
 ) -> list[dict[str, float]]:
-    """Steps, seconds and arrow accuracies of one arm."""
+    """Steps, seconds and arrow accuracies of one arm with one seed."""
 
     def job(settings: dict[str, Any]) -> JobConfig:
         return JobConfig.model_validate(
@@ -78,9 +81,9 @@ def curve(
         )
         for kind in kinds
     }
-    crops = stream(frames[cut:], own, own.pretrain.sampler, folder / "train")
+    crops = stream(frames[cut:], own, own.pretrain.sampler, folder / "train", seed)
     train = Batches(crops, own.pretrain, device=device)
-    trainer, points = Trainer(own.pretrain, 0, device=device), []
+    trainer, points = Trainer(own.pretrain, seed, device=device), []
     for clock in times_to_look(trainer, train, 0.0, 60 * minutes):
         found = {name: validate(trainer.net, batches)[0] for name, batches in looks.items()}
         pairs = trainer.step * own.pretrain.batch
@@ -96,8 +99,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6, help="of training, at most, for each arm")
     parser.add_argument("--epochs", type=int, default=PretrainConfig().epochs)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="1: two seeds share two cores")
     given = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(given.threads)
     figures: dict[str, Any] = {}
     for name in given.movies:
         frames, intensity = movie_frames(given.data, name)
@@ -106,14 +111,15 @@ def main() -> None:
             settings = {**ARMS[arm], "epochs": given.epochs}
             with tempfile.TemporaryDirectory() as scratch:
                 device = torch.device(given.device)
-                points = curve(frames, intensity, settings, given.minutes, Path(scratch), device)
+                points = curve(frames, intensity, settings, given.minutes, Path(scratch), device, given.seed)
             figures[name][arm] = {
                 "last": points[-1],
                 "reached": {str(level): reached(points, "arrow_change", level) for level in LEVELS},
                 "curve": points,
             }
             print(name, arm, json.dumps(points[-1]), file=sys.stderr, flush=True)
-    emit("convergence", {"minutes": given.minutes, "held_out": HELD_OUT, "movies": figures})
+    asked = {"minutes": given.minutes, "seed": given.seed, "threads": given.threads}
+    emit("convergence", {**asked, "held_out": HELD_OUT, "movies": figures})
 
 
 if __name__ == "__main__":

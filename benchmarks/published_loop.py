@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,36 +115,40 @@ def main() -> None:
     torch.optim.lr_scheduler.CyclicLR = functools.partial(_without_verbose, cyclic)  # type: ignore[misc,assignment]
     figures: dict[str, Any] = {}
     for size, batch in ((48, 16), (96, 8)):
-        with tempfile.TemporaryDirectory() as name:
-            folder, movie = Path(name), Path(name) / "movie.tif"
-            write_movie(movie, FRAMES, SIDE, SIDE, None)
-            torch._dynamo.reset()  # else the second size would be compiled for sizes of any kind
-            arms: dict[str, Callable[[], float]] = {
-                f"tapray, {option}": ours(movie, size, batch, given.steps, OPTIONS[option], folder / "frames")
-                for option in given.options
-            }
-            arms["published, step alone"] = functools.partial(
-                _timed, published_step(size, batch), given.steps
-            )
-            taken: dict[str, list[float]] = {}
-            matrix: list[float] = []
-            for number in range(given.repeats):
-                for workers in (0, 4):
-                    target = folder / f"{number}-{workers}"
-                    once = published(movie, size, batch, given.steps, workers, target)
-                    taken.setdefault(f"published, {workers} workers", []).append(once)
-                for arm, work in arms.items():
-                    taken.setdefault(arm, []).append(work())
-                matrix.append(matrix_rate(3))
-        rates = {arm: batch / statistics.median(times) for arm, times in taken.items()}
-        best = max(rate for arm, rate in rates.items() if arm.endswith("workers"))
-        share = operations(size) / statistics.median(matrix)
-        figures[f"size_{size}"] = {
-            arm: {"pairs_per_s": rate, "to_published": rate / best, "to_matrix_rate": rate * share}
-            for arm, rate in rates.items()
-        }
+        figures[f"size_{size}"] = _compared(size, batch, given.steps, given.repeats, given.options)
         print(figures, file=sys.stderr, flush=True)
     emit("published_loop", {"steps": given.steps, "repeats": given.repeats, **figures})
+
+
+def _compared(
+    size: int, batch: int, steps: int, repeats: int, options: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Rates of every arm, in turn, as they are and beside the published loop's and a matrix product's."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, movie = Path(name), Path(name) / "movie.tif"
+        write_movie(movie, FRAMES, SIDE, SIDE, None)
+        torch._dynamo.reset()  # else the second size would be compiled for sizes of any kind
+        arms: dict[str, Callable[[], float]] = {
+            f"tapray, {option}": ours(movie, size, batch, steps, OPTIONS[option], folder / "frames")
+            for option in options
+        }
+        arms["published, step alone"] = functools.partial(_timed, published_step(size, batch), steps)
+        taken: dict[str, list[float]] = {}
+        matrix: list[float] = []
+        for number in range(repeats):
+            for workers in (0, 4):
+                once = published(movie, size, batch, steps, workers, folder / f"{number}-{workers}")
+                taken.setdefault(f"published, {workers} workers", []).append(once)
+            for arm, work in arms.items():
+                taken.setdefault(arm, []).append(work())
+            matrix.append(matrix_rate(3))
+    rates = {arm: batch / statistics.median(times) for arm, times in taken.items()}
+    best = max(rate for arm, rate in rates.items() if arm.endswith("workers"))
+    share = operations(size) / statistics.median(matrix)
+    return {
+        arm: {"pairs_per_s": rate, "to_published": rate / best, "to_matrix_rate": rate * share}
+        for arm, rate in rates.items()
+    }
 
 
 def _without_verbose(schedule: Any, *args: Any, verbose: bool = False, **kwargs: Any) -> Any:

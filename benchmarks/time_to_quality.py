@@ -170,13 +170,7 @@ def run(
     make = partial(stream, inputs, Role.TRAIN, pretrain, pretrain.sampler, seed, frames)
     own, prepared = timed(frames, make)
     train = Batches(own, pretrain, device=device)
-    look = PretrainConfig.model_validate(LOOK)
-    looks = {
-        f"arrow_{kind}": Batches(
-            stream(inputs, Role.TEST, look, kind, 1, folder / data / "frames-look"), look, device=device
-        )
-        for kind in (SamplerKind.CHANGE, SamplerKind.UNIFORM)
-    }
+    looks = held_out(inputs, folder / data / "frames-look", device)
     probe = Probe(folder / data, inputs.config.crops.intensity)
     path = folder / f"{data}-{arm}-{seed}.json"
     trainer, saved = Trainer(pretrain, seed, device=device), Checkpoints(folder / f"{data}-{arm}-{seed}", 1)
@@ -192,17 +186,20 @@ def run(
         curve.append(point)
         print(json.dumps(point), file=sys.stderr, flush=True)
         facts = {
-            "data": data,
-            "arm": arm,
-            "seed": seed,
-            "minutes": minutes,
-            "apart": apart,
-            "precision": pretrain.precision,
-            "threads": threads,
-            "commit": commit(),
+            **{"data": data, "arm": arm, "seed": seed, "minutes": minutes, "apart": apart},
+            **{"precision": pretrain.precision, "threads": threads, "commit": commit()},
         }
         atomic_write(path, json.dumps({**facts, "machine": machine(), "curve": curve}))
         saved.save(trainer.tensors(), trainer.step, [0.0], True)
+
+
+def held_out(inputs: Inputs, frames: Path, device: torch.device) -> dict[str, Batches]:
+    """Crops of frames that no stage has seen, drawn by change and uniformly."""
+    look = PretrainConfig.model_validate(LOOK)
+    return {
+        f"arrow_{kind}": Batches(stream(inputs, Role.TEST, look, kind, 1, frames), look, device=device)
+        for kind in (SamplerKind.CHANGE, SamplerKind.UNIFORM)
+    }
 
 
 def timed(folder: Path, make: Callable[[], CropStream]) -> tuple[CropStream, float]:

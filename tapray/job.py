@@ -42,16 +42,7 @@ def run_job(
     reporter = reporter or Reporter()
     config = _with_store(resolved(config, Path.cwd()))
     names = [name for name in STAGES if name != "simulate" or config.simulate is not None]
-    for option, stages in (("--force", force), ("until", (until,))):
-        for name in set(stages) - set(names):
-            todo = f"use one of {', '.join(names)}"
-            raise UserError(f"unknown stage '{name}'", where=option, todo=todo)
-    reached = needed(until)
-    for name in force:
-        if name not in reached:
-            todo = "use a command that reaches it"
-            what = f"stage '{name}' is not needed by {until}, the last of this command"
-            raise UserError(what, where="--force", todo=todo)
+    _check_names(names, until, force)
     build_backbone(config.pretrain.preset)  # an unknown name is found before anything is written
     if config.pretrain.weights is not None:
         given_weights(config.pretrain.weights, config.pretrain.preset, config.channels)
@@ -79,6 +70,20 @@ def run_job(
     finally:
         folder.release()
     return folder.out
+
+
+def _check_names(names: Sequence[str], until: str, force: Sequence[str]) -> None:
+    """Raises UserError where a stage that the user names is unknown, or forced and not needed."""
+    for option, stages in (("--force", force), ("until", (until,))):
+        for name in set(stages) - set(names):
+            todo = f"use one of {', '.join(names)}"
+            raise UserError(f"unknown stage '{name}'", where=option, todo=todo)
+    reached = needed(until)
+    for name in force:
+        if name not in reached:
+            todo = "use a command that reaches it"
+            what = f"stage '{name}' is not needed by {until}, the last of this command"
+            raise UserError(what, where="--force", todo=todo)
 
 
 def _run_stages(
@@ -118,11 +123,7 @@ def _run_stages(
             if "shard" in done:
                 job.note_data()
             for name in todo:
-                reporter.stage(name)
-                folder.begin(name, keys[name])
-                start = time.monotonic()
-                facts = STAGES[name].work(job)
-                folder.mark_done(name, keys[name], seconds=round(time.monotonic() - start, 1), **facts)
+                _work(job, name)
     except BaseException as error:
         if run_id:  # else the cluster was found wanting, or did not start
             tracker.abandon(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
@@ -130,6 +131,14 @@ def _run_stages(
     tracker.finish(run_id)
     _show(folder, until, reporter)
     reporter.say(f"MLflow store: {redact(uri)}")
+
+
+def _work(job: Job, name: str) -> None:
+    job.reporter.stage(name)
+    job.folder.begin(name, job.keys[name])
+    start = time.monotonic()
+    facts = STAGES[name].work(job)
+    job.folder.mark_done(name, job.keys[name], seconds=round(time.monotonic() - start, 1), **facts)
 
 
 def _run(tracker: Tracker, config: JobConfig, folder: RunFolder, keys: dict[str, str]) -> str:

@@ -146,14 +146,15 @@ def write_shards(
         progress.advance(sum(_count(rows[item.part]) for item in ranges if item.part not in waiting))
         for record in over_ranges(movies, todo, work).iter_rows() if todo else ():
             progress.advance(_count(rows[record["part"]]))
-    reader = ShardReader(folder)
-    return [
-        {
-            **{"part": item.part, "start": item.start, "stop": item.stop, "movie": item.region.movie},
-            **{"crops": _count(rows[item.part]), "bytes": reader.size(item.part)},
-        }
-        for item in ranges
-    ]
+    size = ShardReader(folder).size
+    return [_record(item, _count(rows[item.part]), size(item.part)) for item in ranges]
+
+
+def _record(item: FrameRange, crops: int, size: int) -> dict[str, Any]:
+    return {
+        **{"part": item.part, "start": item.start, "stop": item.stop, "movie": item.region.movie},
+        **{"crops": crops, "bytes": size},
+    }
 
 
 def _count(rows: slice) -> int:

@@ -85,12 +85,11 @@ class Cluster:
         identity = content_hash([study, str(out)])[:32]
         self.made = False
         earlier = [job for job in self.jobs() if (job.metadata or {}).get("out") == str(out)]
-        for job in earlier:
-            if not job.status.is_terminal():
-                if (job.metadata or {}).get("identity") == identity and (again or not force):
-                    return str(job.submission_id)
-                what = f"job {job.submission_id} works in this run folder"
-                raise UserError(what, where=out, todo=f"stop it first: tapray jobs stop {job.submission_id}")
+        for job in (job for job in earlier if not job.status.is_terminal()):
+            if (job.metadata or {}).get("identity") == identity and (again or not force):
+                return str(job.submission_id)
+            what = f"job {job.submission_id} works in this run folder"
+            raise UserError(what, where=out, todo=f"stop it first: tapray jobs stop {job.submission_id}")
         number = 1 + max((int(str(job.submission_id).rpartition("-")[2]) for job in earlier), default=0)
         entry = ["python", "-m", "tapray", "run", "study.yaml", "--out", str(out), "--progress", "json"]
         entry += [part for stage in force for part in ("--force", stage)]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ray.job_submission import JobStatus
+from ray.job_submission import JobDetails, JobStatus
 
 from tapray.console import Reporter
 from tapray.distributed.jobs import Cluster, Lost, message
@@ -53,10 +53,7 @@ def see_through(
         else:
             if details.status is JobStatus.SUCCEEDED:
                 return
-            if details.status is JobStatus.STOPPED or details.driver_exit_code == INTERRUPTED:
-                raise UserError("was stopped", where=f"job {name}", todo="submit it again to continue")
-            if details.driver_exit_code == USERS_FAULT:
-                raise UserError(replay.fault or "the job has failed", where=f"job {name}")
+            _check_fault(details, name, replay)
             reason = f"has died ({message(details)})"
         made += cluster.made
         if replay.started:
@@ -67,6 +64,14 @@ def see_through(
         reporter.warn(f"job {name}: {reason}; going on once there is a cluster")
     todo = f"look at: tapray jobs logs {name}; submitted again, it continues"
     raise UserError(reason, where=f"job {name}", todo=todo)
+
+
+def _check_fault(details: JobDetails, name: str, replay: Replay) -> None:
+    """Raises UserError where a job has ended for a reason that another try would not mend."""
+    if details.status is JobStatus.STOPPED or details.driver_exit_code == INTERRUPTED:
+        raise UserError("was stopped", where=f"job {name}", todo="submit it again to continue")
+    if details.driver_exit_code == USERS_FAULT:
+        raise UserError(replay.fault or "the job has failed", where=f"job {name}")
 
 
 def _answering(address: str) -> Cluster:

@@ -63,17 +63,10 @@ def pretrain(
     stop.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     loop = {
-        "config": for_workers(config),
-        "regions": (regions[Role.TRAIN], regions[Role.VAL]),
-        "frames": str(frames.resolve()),
-        "checkpoints": str(folder),
-        "log": str(log.resolve()),
+        **{"config": for_workers(config), "regions": (regions[Role.TRAIN], regions[Role.VAL])},
+        **{"frames": str(frames.resolve()), "checkpoints": str(folder), "log": str(log.resolve())},
     }
     saved = Checkpoints(folder, config.pretrain.keep_checkpoints)
-
-    def done() -> int:
-        latest = saved.latest()
-        return latest.step if latest else 0
 
     total = config.pretrain.epochs * config.pretrain.steps_per_epoch
     with (
@@ -82,9 +75,15 @@ def pretrain(
         _patience(_ROOM_ELASTIC if config.ray.elastic else _ROOM),
     ):
         watch = waiting_for_room(config.ray, stop, reporter.warn)
-        fit_to_the_end(partial(_trainer, config.ray, loop, folder), done, watch)
+        fit_to_the_end(partial(_trainer, config.ray, loop, folder), partial(_done, saved), watch)
     best = result(config.pretrain, saved)
     return trained(best.tensors(), config.pretrain.preset, config.channels)
+
+
+def _done(saved: Checkpoints) -> int:
+    """Steps of the latest checkpoint."""
+    latest = saved.latest()
+    return latest.step if latest else 0
 
 
 def _trainer(config: RayConfig, loop: dict[str, Any], folder: Path) -> ray.train.torch.TorchTrainer:

@@ -126,17 +126,11 @@ def _tune(
     """
     trainable = tune.with_parameters(_work, job=for_workers(config), places=places)
     told = _Tell(on_result)
+    at_once = 1 if lost.little_memory else config.ray.concurrent_trials
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": 1}),
         param_space=param_space,
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            metric="val_ap" if searcher else None,
-            mode="max" if searcher else None,
-            num_samples=samples,
-            max_concurrent_trials=1 if lost.little_memory else config.ray.concurrent_trials,
-            reuse_actors=True,
-        ),
+        tune_config=_tune_config(searcher, samples, at_once),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str((places.records / "ray").resolve()),
@@ -158,6 +152,18 @@ def _tune(
     if not (told.heard or told.failed or told.short_of_memory):
         raise KeyboardInterrupt  # Tune was told to stop
     return told.heard
+
+
+def _tune_config(searcher: Searcher | None, samples: int, at_once: int) -> tune.TuneConfig:
+    """What is told to Tune of the search: without a searcher there is nothing to compare."""
+    return tune.TuneConfig(
+        search_alg=searcher,
+        metric="val_ap" if searcher else None,
+        mode="max" if searcher else None,
+        num_samples=samples,
+        max_concurrent_trials=at_once,
+        reuse_actors=True,
+    )
 
 
 @contextmanager

@@ -160,15 +160,22 @@ def error_table(
         drawn = np.einsum("rsbo,rs->rbo", by_seed, drawn_seeds)
         whole = counts.sum(axis=1).mean(axis=0)
         for quantity, crops, value, resampled in _quantities(whole, drawn):
-            low, high = bands(resampled)
-            if quantity in RATES:  # no resample of none of 30 is one: what so few crops can tell
-                least, most = wilson(value, crops)
-                low, high = np.fmin(low, least), np.fmax(high, most)
-            elif crops.sum() < FEWEST_ERRORS:
-                low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
-            columns = (names, crops, value, low, high)
+            columns = (names, crops, value, *_bands(quantity, crops, value, resampled))
             rows += [(dimension, name, quantity, *own) for name, *own in zip(*columns, strict=True)]
     return pd.DataFrame(rows, columns=ERROR_COLUMNS)
+
+
+def _bands(
+    quantity: str, crops: FloatArray, value: FloatArray, resampled: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """The intervals of a quantity by bin; NaN where the errors are too few to tell."""
+    low, high = bands(resampled)
+    if quantity in RATES:  # no resample of none of 30 is one: what so few crops can tell
+        least, most = wilson(value, crops)
+        return np.fmin(low, least), np.fmax(high, most)
+    if crops.sum() < FEWEST_ERRORS:
+        return np.full_like(low, np.nan), np.full_like(high, np.nan)
+    return low, high
 
 
 def _counts(

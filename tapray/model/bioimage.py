@@ -54,19 +54,7 @@ def _description(net: TapNet, folder: Path, given: str) -> Any:
     from bioimageio.spec.common import FileDescr
     from bioimageio.spec.model import v0_5 as spec
 
-    step, stride = net.backbone.divisor, net.backbone.stride
-    size = spec.ParameterizedSize(min=step, step=step)
-    axes, outs = (
-        [spec.BatchAxis(), spec.ChannelAxis(channel_names=[spec.Identifier(c) for c in names])]
-        for names in (
-            [f"channel{i}" for i in range(net.channels)],
-            [f"feature{i}" for i in range(FEATURES)],
-        )
-    )
-    for name in ("y", "x"):
-        own = spec.SizeReference(tensor_id=spec.TensorId("frames"), axis_id=spec.AxisId(name))
-        axes.append(spec.SpaceInputAxis(id=spec.AxisId(name), size=size))
-        outs.append(spec.SpaceOutputAxis(id=spec.AxisId(name), size=own, scale=float(stride)))
+    axes, outs = _axes(net)
     low, high = PERCENTILES
     scale = spec.ScaleRangeKwargs(
         axes=[spec.AxisId("y"), spec.AxisId("x")], min_percentile=low, max_percentile=high
@@ -97,6 +85,26 @@ def _description(net: TapNet, folder: Path, given: str) -> Any:
             spec.CiteEntry(text="Gallusser, Stieber, Weigert 2023", doi=spec.Doi("10.48550/arXiv.2305.05511"))
         ],
     )
+
+
+def _axes(net: TapNet) -> tuple[list[Any], list[Any]]:
+    """Axes of the frames that go in, and of the features that come out."""
+    from bioimageio.spec.model import v0_5 as spec
+
+    step, stride = net.backbone.divisor, net.backbone.stride
+    size = spec.ParameterizedSize(min=step, step=step)
+    axes, outs = (
+        [spec.BatchAxis(), spec.ChannelAxis(channel_names=[spec.Identifier(c) for c in names])]
+        for names in (
+            [f"channel{i}" for i in range(net.channels)],
+            [f"feature{i}" for i in range(FEATURES)],
+        )
+    )
+    for name in ("y", "x"):
+        own = spec.SizeReference(tensor_id=spec.TensorId("frames"), axis_id=spec.AxisId(name))
+        axes.append(spec.SpaceInputAxis(id=spec.AxisId(name), size=size))
+        outs.append(spec.SpaceOutputAxis(id=spec.AxisId(name), size=own, scale=float(stride)))
+    return axes, outs
 
 
 def _opset(folder: Path) -> int:

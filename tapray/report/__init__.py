@@ -64,15 +64,22 @@ def write_report(
     paths += front_figure(front_table(results, trials), unit, folder / "fronts.png")
     if history:
         paths += arrow_curve(history, folder / "arrow.png")
-    looked = {
+    title = f"{name}: {TITLE.lower()}" if name else TITLE
+    seen = (history, _fitted_on(predictions), resampled.n_groups, _looked(beside))
+    told = Told(title, summary, results, pairs, needed, saved, audit, counts, events, *seen, about)
+    text = page(told, [path.name for path in paths])
+    atomic_write(folder / "report.html", to_html(title, text, [folder, *beside.values()]))
+    return [*paths, folder / "report.html"]
+
+
+def _fitted_on(predictions: Predictions) -> tuple[int, int]:
+    """Crops of the validation part, and those of events."""
+    fitted = next(iter(predictions.values()))["val_labels"]
+    return len(fitted), int((np.asarray(fitted) > 0).sum())
+
+
+def _looked(beside: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    """The tables of the stages before, where they ran."""
+    return {
         name: pd.read_csv(beside[stage] / f"{name}.csv") for stage, name in LOOKED.items() if stage in beside
     }
-    fitted = next(iter(predictions.values()))["val_labels"]
-    fitted_on = len(fitted), int((np.asarray(fitted) > 0).sum())
-    title = f"{name}: {TITLE.lower()}" if name else TITLE
-    facts = (audit, counts, events, history, fitted_on, resampled.n_groups, looked, about)
-    told = Told(title, summary, results, pairs, needed, saved, *facts)
-    text = page(told, [path.name for path in paths])
-    made = to_html(title, text, [folder, *beside.values()])
-    atomic_write(folder / "report.html", made)
-    return [*paths, folder / "report.html"]

@@ -86,22 +86,31 @@ def fit_scaling(
     if n == 0 or not target.any(axis=0).all():
         return np.full(k, 1 / (temperature or 1.0)), np.zeros(k)
     count = k if per_class else 1
-
-    def objective(x: FloatArray) -> tuple[float, FloatArray]:
-        scaled = z * np.exp(x[:count])
-        log_p = log_softmax(scaled + np.concatenate([[0.0], x[count:]]), axis=1)
-        residual = np.exp(log_p) - target  # gradient of the summed NLL by the shifted logits
-        by_scale = (residual * scaled).sum(axis=0)
-        slope = [by_scale if per_class else by_scale.sum(keepdims=True), residual[:, 1:].sum(axis=0)]
-        value = -log_p[target > 0].sum() + 0.5 * float(((x / std) ** 2).sum())
-        return value / n, (np.concatenate(slope) + x / std**2) / n
-
     std = np.array([*[LOG_TEMPERATURE_STD] * count, *[BIAS_STD] * (k - 1)])
     first = -np.log(temperature or 1.0)
     low, high = (first, first) if temperature else (-np.log(HIGHEST), -np.log(LOWEST))
     bounds = [*[(low, high)] * count, *[(None, None) if biased else (0.0, 0.0)] * (k - 1)]
     options = {"ftol": 1e-12, "gtol": 1e-8, "maxiter": 500}
     start = np.array([*[first] * count, *[0.0] * (k - 1)])
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    given = (z, target, std)
+    found = minimize(_penalised_nll, start, given, "L-BFGS-B", jac=True, bounds=bounds, options=options)
     scales = np.broadcast_to(np.exp(found.x[:count]), (k,))
     return scales, np.concatenate([[0.0], found.x[count:]])
+
+
+def _penalised_nll(
+    x: FloatArray, z: FloatArray, target: FloatArray, std: FloatArray
+) -> tuple[float, FloatArray]:
+    """Negative log-likelihood with the priors, by crop, and its gradient.
+
+    x: log scales, one or K, then K - 1 biases; z, target: (N, K); std: of the priors of x.
+    """
+    n, k = z.shape
+    count = len(x) - (k - 1)
+    scaled = z * np.exp(x[:count])
+    log_p = log_softmax(scaled + np.concatenate([[0.0], x[count:]]), axis=1)
+    residual = np.exp(log_p) - target  # gradient of the summed NLL by the shifted logits
+    by_scale = (residual * scaled).sum(axis=0)
+    slope = [by_scale if count == k else by_scale.sum(keepdims=True), residual[:, 1:].sum(axis=0)]
+    value = -log_p[target > 0].sum() + 0.5 * float(((x / std) ** 2).sum())
+    return value / n, (np.concatenate(slope) + x / std**2) / n
