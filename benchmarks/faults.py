@@ -96,7 +96,7 @@ class Running(Command):
         records = self.records()
         return int(records[-1]["step"]) if records else 0
 
-    def until(self, step: int, seconds: float = 240) -> None:
+    def until(self, step: int, seconds: float = 900) -> None:
         """Waits for a record of that step or a later one."""
         deadline = time.monotonic() + seconds
         while self.step() < step:
@@ -108,9 +108,12 @@ class Running(Command):
         """Of the log: whoever goes on from a checkpoint writes it anew."""
         return self.log.stat().st_ino
 
-    def end(self, seconds: float = 240) -> int:
+    def end(self, seconds: float = 900) -> int:
         """Its exit status."""
-        return self.process.wait(seconds)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"has not ended after {seconds:.0f} s: {self.told()}") from None
 
     def told(self) -> str:
         """The last line on standard error."""
