@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,18 @@ from tapray.config import JobConfig, SamplerKind
 from tapray.crops.draw import Region
 from tapray.crops.normalise import frame_ranges
 from tapray.pretrain import frames as store
+from tapray.pretrain.trainer import MEMORY
 
 
 def emit(name: str, figures: dict[str, Any]) -> None:
     """Prints the figures as JSON, with the commit and the machine they were taken on."""
     print(json.dumps({"benchmark": name, **figures, "commit": commit(), "machine": machine()}, indent=1))
+
+
+def as_workers() -> None:
+    """Begins the command anew with the memory settings of Ray's workers, unless it has them."""
+    if not MEMORY.items() <= os.environ.items():
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **MEMORY})
 
 
 def commit() -> str:

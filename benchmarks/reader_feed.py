@@ -2,7 +2,8 @@
 
 Each worker is a process of its own that maps the same frames. `cut` draws and cuts the crops, `batch`
 augments and swaps them too, `step` is the optimiser step of each preset that consumes them. The wait share
-is the part of a training step that goes into drawing and cutting, which nothing hides.
+is the part of a training step that goes into drawing and cutting, which nothing hides. Memory is kept from
+step to step, as Ray's workers keep it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import emit, store_frames, write_movie
+from benchmarks.common import as_workers, emit, store_frames, write_movie
 from tapray.config import JobConfig, SamplerKind
 from tapray.crops.splits import whole
 from tapray.data.movies import open_movie
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=100)
     given = parser.parse_args()
+    as_workers()
     config = JobConfig.model_validate({"simulate": {}})
     with tempfile.TemporaryDirectory() as name:
         path, folder = Path(name) / "movie.tif", Path(name) / "frames"

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -34,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import commit, emit, machine, store_frames
+from benchmarks.common import as_workers, commit, emit, machine, store_frames
 from tapray.atomic import atomic_write
 from tapray.config import HeadKind, MovieEntry, PretrainConfig, Role, SamplerKind
 from tapray.configfile import load_config
@@ -48,7 +47,7 @@ from tapray.pretrain import frames as store
 from tapray.pretrain.batches import Batches
 from tapray.pretrain.checkpoints import Checkpoints
 from tapray.pretrain.loop import resume, validate
-from tapray.pretrain.trainer import MEMORY, Trainer
+from tapray.pretrain.trainer import Trainer
 from tapray.study.fit import in_batches, solve
 from tapray.study.metrics import score
 from tapray.study.space import Settings
@@ -296,9 +295,7 @@ def main() -> None:
     if given.command == "prepare":
         prepare(given.data, given.folder)
     elif given.command == "run":
-        if not MEMORY.items() <= os.environ.items():  # as Ray's workers have it
-            again = [sys.executable, "-m", "benchmarks.time_to_quality", *sys.argv[1:]]
-            os.execve(again[0], again, {**os.environ, **MEMORY})
+        as_workers()
         device = torch.device(given.device)
         own = (given.minutes, device, given.apart, given.precision, given.threads)
         run(given.data, given.arm, given.seed, given.folder, *own)
