@@ -131,14 +131,17 @@ def kill_worker(running: Running, number: int) -> None:
     running.workers()[number].kill()
 
 
-def kill_often(running: Running) -> None:
-    """More often than Ray restarts workers within a fit, a checkpoint apart."""
+def kill_often(running: Running) -> int:
+    """More often than Ray restarts workers within a fit, a checkpoint apart; the last that it goes on from."""
+    resumed = 0
     for step in (HARM_AT, 65, 85):
         running.until(step)
         version = running.version()
         kill_worker(running, -1)
+        resumed = _resumed_at(running.folder)
         while running.version() == version:
             time.sleep(0.02)
+    return resumed
 
 
 def kill_driver(running: Command) -> None:
@@ -177,7 +180,7 @@ def fill_disk_for_a_while(running: Running) -> None:
 
 
 # What is done, whether the job goes on by itself, and the exit status that it ends with otherwise.
-ROWS: dict[str, tuple[Callable[[Running], None], int]] = {
+ROWS: dict[str, tuple[Callable[[Running], int | None], int]] = {
     "worker killed": (partial(kill_worker, number=-1), 0),
     "other worker killed": (partial(kill_worker, number=0), 0),
     "worker killed three times": (kill_often, 0),
@@ -203,13 +206,12 @@ def outcome(folder: Path) -> tuple[bytes, list[list[Any]]]:
     return (stage / "model" / "tap.safetensors").read_bytes(), [[r.get(key) for key in TOLD] for r in lines]
 
 
-def disturbed(folder: Path, harm: Callable[[Running], None], status: int) -> dict[str, Any]:
+def disturbed(folder: Path, harm: Callable[[Running], int | None], status: int) -> dict[str, Any]:
     """A row: the harm at HARM_AT, and what came of it."""
     running = Running(folder)
     running.until(HARM_AT)
     before, version, start = running.step(), running.version(), time.monotonic()
-    harm(running)
-    ended = None
+    told_at, ended = harm(running), None
     if status:
         ended = running.end()
         told = running.told()
@@ -218,7 +220,7 @@ def disturbed(folder: Path, harm: Callable[[Running], None], status: int) -> dic
             raise RuntimeError(f"exit status {ended} instead of {status}: {told}")
         time.sleep(1)  # Ray's own processes notice that they are alone
         running = Running(folder)
-    resumed = _resumed_at(folder)
+    resumed = _resumed_at(folder) if told_at is None else told_at
     while harm is not fill_disk_for_a_while and running.version() == version:
         time.sleep(0.02)  # what was left of the job may still write to the old log
     running.until(before + 1)
