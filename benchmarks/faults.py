@@ -132,7 +132,7 @@ def kill_worker(running: Running, number: int) -> None:
 
 
 def kill_often(running: Running) -> int:
-    """More often than Ray restarts workers within a fit, a checkpoint apart; the last that it goes on from."""
+    """More often than Ray restarts workers within a fit, a checkpoint apart; the last it goes on from."""
     resumed = 0
     for step in (HARM_AT, 65, 85):
         running.until(step)
