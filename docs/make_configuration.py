@@ -70,7 +70,7 @@ MEANINGS = {
     "SamplerKind.UNIFORM": "anywhere; published",
     "PretrainConfig.size": "side of a pretraining crop in pixels",
     "PretrainConfig.steps_per_epoch": "optimiser steps between two validations",
-    "PretrainConfig.epochs": "epochs in all; the net of the one of best validation arrow accuracy is kept",
+    "PretrainConfig.epochs": "in all; the net of the one of best validation arrow accuracy is kept",
     "PretrainConfig.sampler": "where crops are drawn",
     "PretrainConfig.optimizer": "published: `adam`",
     "PretrainConfig.weight_decay": "of the optimiser; published: 1e-6",

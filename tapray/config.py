@@ -145,7 +145,7 @@ class PretrainConfig(Section):
     compile: bool = False  # by torch.compile
     sync_batchnorm: bool = False  # statistics over all workers' crops, not each worker's own
     val_batches: int = Field(8, ge=1)
-    # splits whose frames are seen; more than train leaks
+    # splits whose frames are seen; `test` leaks, and with `val` the last epoch's net is kept
     include: tuple[Role, ...] = Field((Role.TRAIN,), min_length=1)
     checkpoint_every: int | None = Field(None, ge=1)  # steps; None: only at the end of each epoch
     keep_checkpoints: int = Field(2, ge=1)  # of the latest, and of the best epochs

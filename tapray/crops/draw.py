@@ -8,6 +8,7 @@ number of workers nor an iterator's state changes what is seen.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -29,6 +30,12 @@ class Region:
     left: int
     bottom: int
     right: int
+
+    def holds(self, t: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.bool_]:
+        """(n,) whether these places lie in it."""
+        rows, columns = (y >= self.top) & (y < self.bottom), (x >= self.left) & (x < self.right)
+        inside: NDArray[np.bool_] = (t >= self.start) & (t < self.stop) & rows & columns
+        return inside
 
 
 @dataclass(frozen=True)

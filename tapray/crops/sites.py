@@ -124,7 +124,8 @@ def _negative_places(
     known = places.table[places.table.kind == "negative"][["t", "y", "x"]]
     if not places.exhaustive:
         return known
-    n = int(BACKGROUND * len(known)) if len(known) else 4 * config.max_negatives
+    here = region.holds(*known.to_numpy().T)
+    n = int(BACKGROUND * here.sum()) if len(known) else 4 * config.max_negatives
     half = config.size / 2
     anywhere = {
         "t": rng.integers(region.start, region.stop - config.delta, size=n),

@@ -90,9 +90,7 @@ def stretches(regions: Sequence[Region], places: dict[str, pd.DataFrame], delta:
 
 def _within(table: pd.DataFrame, region: Region) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Events that lie in a region as a whole, and what may hide others; in its own pixels."""
-    within = (table["t"] >= region.start) & (table["t_end"] < region.stop)
-    within &= table["y"].between(region.top, region.bottom, inclusive="left")
-    within &= table["x"].between(region.left, region.right, inclusive="left")
+    within = region.holds(*table[["t", "y", "x"]].to_numpy().T) & (table["t_end"] < region.stop)
     event, unknown = (table["kind"] == kind for kind in ("event", "unknown"))
     moved = table.assign(y=table["y"] - region.top, x=table["x"] - region.left)
     columns = ["t", "t_end", "y", "x", "radius"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +31,13 @@ class Saved:
     scored: bool  # it was made at the end of an epoch, so that the last score is its own
 
     def tensors(self) -> Tensors:
-        """Its tensors, on the CPU."""
-        return load_file(self.path)
+        """Its tensors, on the CPU.
+
+        Raises:
+            FileNotFoundError: it has been removed meanwhile.
+        """
+        with may_be_gone(self.path):
+            return load_file(self.path)
 
 
 class Checkpoints:
@@ -84,8 +89,9 @@ class Checkpoints:
         """Every readable checkpoint, the oldest first; another process may remove some meanwhile."""
         found = []
         for path in sorted(self.folder.glob("step_*.safetensors")):
-            with suppress(SafetensorError, FileNotFoundError), safe_open(path, framework="pt") as opened:
-                facts = opened.metadata()
+            with suppress(SafetensorError, FileNotFoundError), may_be_gone(path):
+                with safe_open(path, framework="pt") as opened:
+                    facts = opened.metadata()
                 scores = tuple(json.loads(facts["scores"]))
                 found.append(Saved(path, int(facts["step"]), scores, json.loads(facts["scored"])))
         return found
@@ -121,6 +127,21 @@ class Checkpoints:
         if not ranked:
             raise UserError("holds no checkpoint", where=self.folder, todo="free some space and run again")
         return ranked[0]
+
+
+@contextmanager
+def may_be_gone(path: Path) -> Iterator[None]:
+    """Safetensors has PyTorch open files, which tells of one that is gone by a RuntimeError.
+
+    Raises:
+        FileNotFoundError: in its place.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if path.exists():
+            raise
+        raise FileNotFoundError(path) from error
 
 
 def _best_first(there: list[Saved]) -> list[Saved]:

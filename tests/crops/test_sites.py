@@ -183,6 +183,20 @@ def test_a_movie_without_places_gives_background_where_it_is_exhaustive() -> Non
         assert crop(Places(nothing, False), config).empty
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 12), (12, 30)])
+def test_places_drawn_anywhere_are_a_quarter_of_the_known_negatives_of_their_part(
+    start: int, stop: int
+) -> None:
+    rng = np.random.default_rng(0)
+    t, y, x = rng.integers(0, 30, 400), rng.uniform(20, 180, 400), rng.uniform(20, 180, 400)
+    known = Places(make_table("negative", 0, t, t, y, x, 5).assign(event_id=-1), True)
+    part = SplitRegion(Role.TRAIN, Region("m", start, stop, 0, 0, 200, 200))
+    masks = render_event_masks(known, (30, 200, 200))
+    crops = labelled_crops(known, [part], CropConfig(size=16), rng, masks)
+    at_known = ((t >= start) & (t < stop - 1)).sum()
+    assert len(crops) == at_known + ((t >= start) & (t < stop)).sum() // 4
+
+
 def test_no_negative_lies_where_an_annotation_may_be_off() -> None:
     table = make_table(["event", *["negative"] * 4], [1, 0, 0, 0, 0], [10] * 5, [11, *[10] * 4], 45, 50, 5)
     table["event_id"] = [0, -1, -1, -1, -1]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors
 import torch
 
 from tapray.errors import UserError
-from tapray.pretrain.checkpoints import Checkpoints
+from tapray.pretrain.checkpoints import Checkpoints, may_be_gone
 
 
 def steps(checkpoints: Checkpoints) -> list[int]:
@@ -46,6 +48,29 @@ def test_a_file_that_is_gone_when_it_is_opened_is_passed_over(tmp_path: Path) ->
     checkpoints.save({"x": torch.zeros(1)}, 1, [0.5], True)
     (tmp_path / "step_00000002.safetensors").symlink_to(tmp_path / "pruned")
     assert steps(checkpoints) == [1]
+
+
+def test_a_file_that_goes_between_two_looks_of_its_reader_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path, 3)
+    for step in (1, 2, 3):
+        checkpoints.save({"x": torch.zeros(1)}, step, [0.5], True)
+    third, opened = checkpoints.all()[-1], safetensors.safe_open
+
+    def reader(path: Path, **given: Any) -> Any:  # opens twice: itself, then through PyTorch
+        if path.stem.endswith("2"):
+            path.unlink()
+            torch.UntypedStorage.from_file(str(path), False, 1)
+        return opened(path, **given)
+
+    monkeypatch.setattr("tapray.pretrain.checkpoints.safe_open", reader)
+    assert steps(checkpoints) == [1, 3]
+    third.path.unlink()
+    with pytest.raises(FileNotFoundError):
+        third.tensors()
+    with pytest.raises(RuntimeError, match="damaged"), may_be_gone(tmp_path):
+        raise RuntimeError("damaged")
 
 
 def test_without_an_epoch_there_is_no_best(tmp_path: Path) -> None:

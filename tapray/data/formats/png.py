@@ -14,6 +14,7 @@ from tapray.errors import UserError, damage
 
 SUFFIXES = (".png",)
 _END = b"IEND\xaeB`\x82"  # of every whole file
+_DEPTH = 24  # where a file tells the bits of a sample
 _MODES = {"L": (np.uint8, ""), "I;16": (np.uint16, ""), "LA": (np.uint8, "S")}
 _MODES |= {"RGB": (np.uint8, "S"), "RGBA": (np.uint8, "S")}
 
@@ -22,12 +23,15 @@ def _header(file: Path) -> Header:
     with damage(file, "PNG file"), file.open("rb") as stream:
         with Image.open(stream, formats=("PNG",)) as image:
             mode, (width, height), samples = image.mode, image.size, len(image.getbands())
+        stream.seek(_DEPTH)
+        if stream.read(1) == b"\x10" and samples > 1:  # Pillow reads colour of 16 bit as of 8
+            mode += ";16"
         stream.seek(-len(_END), 2)
         if stream.read() != _END:
             raise UserError("truncated: its end is missing", where=file)
         if mode not in _MODES:
-            todo = "save it as 8 or 16 bit grey"
-            raise UserError(f"a PNG of mode {mode} holds no intensities", where=file, todo=todo)
+            todo = "save it as 8 or 16 bit grey, or as TIFF"
+            raise UserError(f"cannot read intensities from a PNG of mode {mode}", where=file, todo=todo)
         dtype, axis = _MODES[mode]
         shape = (height, width, samples) if axis else (height, width)
         return Header("YX" + axis, shape, np.dtype(dtype), (file,))
